@@ -1,0 +1,24 @@
+//! tokenkeep's domain, without I/O.
+//!
+//! A *connection* is one subject's authorization at one integration. Its aggregate ([`Connection`]) is one record,
+//! changed by one compare-and-swap at a time. The heart is [`refresh`]: a state machine that says, step by step,
+//! what an instance must do to spend a refresh token exactly once and never to lose the answer. It is pure; whoever
+//! drives it reads, writes and waits on its behalf through the [`ports`].
+
+pub mod connection;
+pub mod id;
+pub mod ports;
+pub mod provider;
+pub mod refresh;
+pub mod time;
+
+pub use connection::{
+    AccessToken, Alternate, Attempt, Connection, Deleted, Fingerprint, Freshness, Health, LastError, Phase,
+    RefreshPolicy, RenewBy, Renewal, Spent, Status, TokenSet, freshness,
+};
+pub use id::{
+    AttemptId, ConnectionId, Generation, Incarnation, InstanceId, IntegrationId, InvalidIdentifier, ProviderId,
+    Subject, Tenant,
+};
+pub use provider::{Provider, Rotation};
+pub use time::{Boot, Now};

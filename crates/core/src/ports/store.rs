@@ -1,0 +1,295 @@
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+
+use super::BoxFuture;
+use crate::id::Tenant;
+
+/// Where records are kept: narrow, untrusted, linearizable per record.
+///
+/// A store sees sealed bytes and a few things in the clear; what they mean is none of its business. It must keep
+/// three promises, and the conformance suite holds it to them: a `put` whose expectation fails changes nothing; a
+/// `put` it answered with [`Put::Committed`] is there for every later reader; and "I cannot say" is never answered
+/// as "there is none". It judges no expiry by itself: `expires_at` only tells [`Store::sweep`] what is garbage, and
+/// the time comes with the call.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// What this store is and what it can promise.
+    fn describe(&self) -> StoreDescription;
+
+    /// The record, a tombstone included (see [`Record::deleted`]); `None` if there is neither.
+    fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>>;
+
+    /// Writes the whole record if what is there matches `expect`. `record.version` is ignored; the new version is in
+    /// the answer. A tombstone counts as absent.
+    fn put<'a>(&'a self, record: &'a Record, expect: Expect<'a>) -> BoxFuture<'a, Result<Put, StoreError>>;
+
+    /// Puts a tombstone in the record's place if its version is still `version`. The tombstone carries `sealed`
+    /// (what its owner wants remembered of the deleted), appears in no list but [`Filter::ChangedSince`], and is
+    /// swept after `keep_until`.
+    fn delete<'a>(
+        &'a self,
+        tombstone: &'a Record,
+        version: &'a Version,
+        keep_until: Timestamp,
+    ) -> BoxFuture<'a, Result<Put, StoreError>>;
+
+    /// One page of records, ordered by a key that the cursor continues from: a record that is there throughout is
+    /// listed once, whatever else changes meanwhile.
+    fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, StoreError>>;
+
+    /// Hands out up to `limit` records due at or before `due_before`, earliest first, and moves their `due_at` to
+    /// `until`, so that nobody else is handed them before. Versions stay as they are.
+    fn claim(
+        &self,
+        kind: Kind,
+        due_before: Timestamp,
+        limit: u32,
+        until: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>>;
+
+    /// How many records (tombstones aside) `query` would list; its page size and cursor are ignored.
+    fn count<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Count, StoreError>>;
+
+    /// Removes records and tombstones whose `expires_at` is at or before `now`; answers how many.
+    fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Whether the store answers at present.
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// What a record is, in the clear. The name is stored: never rename one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A connection.
+    Connection,
+    /// A pending connect or sign-in.
+    AuthorizationRequest,
+    /// Our client at a provider.
+    Integration,
+    /// An API key.
+    ApiKey,
+    /// What the installation keeps about itself (the proof that the root key is the right one).
+    Meta,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 5] =
+        [Kind::Connection, Kind::AuthorizationRequest, Kind::Integration, Kind::ApiKey, Kind::Meta];
+
+    /// The stored name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Connection => "connection",
+            Kind::AuthorizationRequest => "authorization_request",
+            Kind::Integration => "integration",
+            Kind::ApiKey => "api_key",
+            Kind::Meta => "meta",
+        }
+    }
+
+    /// The kind of that stored name.
+    pub fn from_stored(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.as_str() == name)
+    }
+}
+
+/// Where a record stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// What it is.
+    pub kind: Kind,
+    /// Which one. Never a secret.
+    pub id: String,
+}
+
+/// One write of one record: opaque, unique, never reused, not ordered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Version(pub String);
+
+/// A label's name. At most one value each; the name is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LabelName {
+    /// The integration of a connection, or the provider of an integration.
+    Provider,
+    /// The subject, or its keyed hash.
+    Subject,
+    /// The connection an authorization request is for, hashed.
+    Connection,
+}
+
+impl LabelName {
+    /// Every name.
+    pub const ALL: [LabelName; 3] = [LabelName::Provider, LabelName::Subject, LabelName::Connection];
+
+    /// The stored name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LabelName::Provider => "provider",
+            LabelName::Subject => "subject",
+            LabelName::Connection => "connection",
+        }
+    }
+
+    /// The label of that stored name.
+    pub fn from_stored(name: &str) -> Option<LabelName> {
+        LabelName::ALL.into_iter().find(|l| l.as_str() == name)
+    }
+}
+
+/// Which data key sealed a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SealingKeyId(pub String);
+
+/// What a store keeps: sealed bytes, and in the clear only what it must search by.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it stands.
+    pub key: RecordKey,
+    /// The write that made it.
+    pub version: Version,
+    /// When its writer wrote it, by the writer's clock.
+    pub changed_at: Timestamp,
+    /// When it becomes garbage; `None` = never.
+    pub expires_at: Option<Timestamp>,
+    /// When somebody should look at it; `None` = never.
+    pub due_at: Option<Timestamp>,
+    /// What it can be listed by, sorted by name, one value each.
+    pub labels: Vec<(LabelName, String)>,
+    /// Which data key sealed it.
+    pub sealed_by: SealingKeyId,
+    /// The rest.
+    pub sealed: Vec<u8>,
+    /// Whether this is the tombstone of a deleted record.
+    pub deleted: bool,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("key", &self.key)
+            .field("version", &self.version)
+            .field("deleted", &self.deleted)
+            .field("sealed", &format_args!("{} bytes", self.sealed.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What must be there for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect<'a> {
+    /// Nothing, or a tombstone.
+    Absent,
+    /// The record, or the tombstone, of this very version.
+    Version(&'a Version),
+}
+
+/// How a conditional write ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is there, under this version.
+    Committed(Version),
+    /// Something else was there; nothing changed.
+    Conflict,
+    /// The answer was lost: it may be there now, or later, or never. Read again.
+    Unknown,
+}
+
+/// Whose records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One tenant's.
+    Tenant(Tenant),
+    /// Everybody's: for background work, and for keys without a tenant binding.
+    Every,
+}
+
+/// Which records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// All of the kind.
+    All,
+    /// Those with this label.
+    Label(LabelName, String),
+    /// Those due at or before.
+    DueBefore(Timestamp),
+    /// Those whose `expires_at` is in `[from, to)`.
+    ExpiresBetween(Timestamp, Timestamp),
+    /// Those changed at or after, tombstones included.
+    ChangedSince(Timestamp),
+    /// Those sealed by this data key.
+    SealedBy(SealingKeyId),
+}
+
+/// What to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Whose.
+    pub scope: Scope,
+    /// What.
+    pub kind: Kind,
+    /// Which.
+    pub filter: Filter,
+    /// At most so many in one page; 1 at least.
+    pub limit: u32,
+    /// Where the last page ended.
+    pub cursor: Option<Cursor>,
+}
+
+/// Where a page ended. Opaque to everyone but the store that made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+/// One page.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The records, in the store's order.
+    pub records: Vec<Record>,
+    /// Where the next page starts; `None` after the last.
+    pub next: Option<Cursor>,
+}
+
+/// How many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Counted.
+    Exact(u64),
+    /// Guessed by the backend.
+    Estimated(u64),
+    /// This backend cannot say.
+    Unsupported,
+}
+
+/// What a store is and what it can promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreDescription {
+    /// `memory`, `sqlite`, `postgres`, `redis`, `vault`.
+    pub name: &'static str,
+    /// Where it is, for people; without credentials.
+    pub location: String,
+    /// Whether a committed write survives the end of the process and the loss of power.
+    pub durable: bool,
+    /// Whether several processes may use it at once.
+    pub shared: bool,
+}
+
+/// Why a store did not answer. None of these says anything about whether a record exists.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, is full, is read-only or takes too long. Nothing was changed. Try again later.
+    #[error("the store is unavailable: {reason}")]
+    Unavailable {
+        /// For the log.
+        reason: String,
+        /// When it makes sense to ask again, if the store said so.
+        retry_after: Option<Duration>,
+    },
+    /// What it returned cannot be a record we wrote. Trying again will not help.
+    #[error("the store returned something that is no record: {reason}")]
+    Corrupt {
+        /// For the log; never the content.
+        reason: String,
+    },
+}

@@ -1,0 +1,172 @@
+//! How one provider departs from the RFCs, as closed enums: a new provider is new data, never a new branch.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A provider's way of speaking OAuth 2. The default is the plain RFC 6749 dialect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dialect {
+    /// How several scopes are joined in one parameter (RFC 6749 3.3 says: by a space).
+    pub scope_separator: ScopeSeparator,
+    /// How the client proves itself at the token endpoint.
+    pub client_auth: ClientAuth,
+    /// The name under which the client id is sent, where it is not `client_id`.
+    pub client_id_param: Option<String>,
+    /// The name under which the callback carries the code, where it is not `code`.
+    pub code_param: Option<String>,
+    /// Whether the provider takes PKCE (RFC 7636) parameters.
+    pub pkce: Pkce,
+    /// How the parameters of a token request are encoded.
+    pub body: BodyFormat,
+    /// How a refresh is asked for, where it is not `grant_type=refresh_token` by POST.
+    pub refresh: RefreshRequest,
+    /// How the callback comes back to us.
+    pub callback: Callback,
+    /// Parameters added to the authorization URL; `{name}` is filled in from the integration's `params`.
+    pub authorize_params: BTreeMap<String, String>,
+    /// Parameters added to the token request for a code.
+    pub token_params: BTreeMap<String, String>,
+    /// Parameters added to the refresh request. `redirect_uri = "{redirect_uri}"` sends ours again.
+    pub refresh_params: BTreeMap<String, String>,
+    /// Headers added to every token request.
+    pub token_headers: BTreeMap<String, String>,
+    /// Where the tokens stand in the reply.
+    pub reply: ReplyShape,
+    /// How the reply says when the access token expires.
+    pub expiry: Expiry,
+    /// How a failure is told apart from a success.
+    pub errors: ErrorShape,
+}
+
+/// What stands between two scopes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScopeSeparator {
+    /// RFC 6749.
+    #[default]
+    Space,
+    /// `a,b`.
+    Comma,
+    /// The provider has no scope parameter: none is sent.
+    None,
+}
+
+/// How the client proves itself at the token endpoint (RFC 6749 2.3, RFC 7523 2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// `client_id` and `client_secret` in the body.
+    #[default]
+    Post,
+    /// HTTP Basic.
+    Basic,
+    /// A signed assertion (RFC 7523).
+    PrivateKeyJwt,
+    /// Apple: the `client_secret` is an ES256 JWT signed with the team's key.
+    AppleJwt,
+    /// A public client: `client_id` only.
+    None,
+}
+
+/// Whether the provider takes PKCE parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pkce {
+    /// S256 is sent; a server that does not know it ignores it (RFC 6749 3.1).
+    #[default]
+    Sent,
+    /// The provider answers PKCE parameters with an error.
+    Refused,
+}
+
+/// How the parameters of a token request are encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyFormat {
+    /// `application/x-www-form-urlencoded` (RFC 6749).
+    #[default]
+    Form,
+    /// A JSON object.
+    Json,
+}
+
+/// How a new access token is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefreshRequest {
+    /// RFC 6749 6.
+    #[default]
+    Standard,
+    /// Standard but for the `grant_type`: the named parameter carries the named value instead
+    /// (Basecamp's `type=refresh`, with the token still in `refresh_token`).
+    Renamed {
+        /// The parameter's name.
+        param: String,
+        /// Its value.
+        value: String,
+    },
+    /// The access token is swapped for a younger one by GET (Instagram, Threads) with this `grant_type`.
+    AccessTokenByGet {
+        /// The value of `grant_type`.
+        grant_type: String,
+    },
+    /// The access token is swapped at the token endpoint (Facebook's `fb_exchange_token`).
+    AccessTokenExchange {
+        /// The value of `grant_type`, which is also the name of the parameter that carries the token.
+        grant_type: String,
+    },
+}
+
+/// How the callback comes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Callback {
+    /// A redirect with a query string.
+    #[default]
+    Query,
+    /// A cross-site POST (`response_mode=form_post`).
+    FormPost,
+}
+
+/// Where the tokens stand in the reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyShape {
+    /// At the top, as RFC 6749 5.1 says. A form-encoded reply is understood as well.
+    #[default]
+    Plain,
+    /// One level down, under this member (Withings: `body`; Slack's user token: `authed_user`).
+    Under(String),
+}
+
+/// How the reply says when the access token expires. Whatever a reply lacks is taken from `default`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expiry {
+    /// `expires_in`, seconds.
+    #[default]
+    ExpiresIn,
+    /// This member, seconds since 1970.
+    EpochSeconds(String),
+    /// This member, an RFC 3339 time.
+    Rfc3339(String),
+    /// The access token does not expire.
+    Never,
+}
+
+/// How a failure is told apart from a success.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorShape {
+    /// Status 400 or 401 with `{"error": code}` (RFC 6749 5.2). A 200 that carries `error` is one too.
+    #[default]
+    Rfc6749,
+    /// `{"ok": false, "error": code}` with status 200 (Slack).
+    OkFalse,
+    /// `{"status": n}`, where only 0 is success, with HTTP status 200 (Withings).
+    StatusNonZero,
+    /// RFC 6749, but the code of a dead refresh token is this one (GitHub's `bad_refresh_token`).
+    DeadRefreshToken(String),
+}
