@@ -1,1 +1,23 @@
-//! testkit
+//! What tokenkeep's tests share, so that none of them sleeps, guesses or hopes.
+//!
+//! - [`ManualClock`]: both clocks, told the time by the test.
+//! - [`SeededEntropy`]: the same "random" bytes in every run.
+//! - [`FakeProvider`]: an OAuth provider on a loopback port that rotates refresh tokens as told, fails as told, and
+//!   remembers every token it ever saw.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tokenkeep_core::ports::Clock;
+//! use tokenkeep_testkit::ManualClock;
+//!
+//! let clock = ManualClock::default();
+//! let before = clock.now();
+//! clock.advance(Duration::from_secs(60));
+//! assert_eq!(clock.now().boot.since(before.boot), Duration::from_secs(60));
+//! ```
+
+mod clock;
+mod entropy;
+
+pub use clock::ManualClock;
+pub use entropy::SeededEntropy;
