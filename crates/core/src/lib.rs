@@ -5,6 +5,7 @@
 //! what an instance must do to spend a refresh token exactly once and never to lose the answer. It is pure; whoever
 //! drives it reads, writes and waits on its behalf through the [`ports`].
 
+pub mod change;
 pub mod connection;
 pub mod id;
 pub mod ports;

@@ -1,0 +1,78 @@
+use jiff::Timestamp;
+
+use crate::{AccessToken, AttemptId, Connection, Fingerprint, Generation, Health, Renewal};
+
+/// What a provider's reply brought.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The new access token.
+    pub access: AccessToken,
+    /// The new refresh token; `None` if the reply had none, which keeps the old one.
+    pub renewal: Option<Renewal>,
+    /// The scope, if the reply said.
+    pub scope: Option<String>,
+}
+
+/// A reply that reached us: it must not be lost, whatever happens to the store. This is what the journal keeps.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The attempt it answers.
+    pub attempt: AttemptId,
+    /// The generation that was current when the attempt was claimed.
+    pub base: Generation,
+    /// What was spent for it.
+    pub spent: Fingerprint,
+    /// The connection as it stands with this reply, should nothing else have changed meanwhile.
+    pub successor: Connection,
+    /// When it came.
+    pub received_at: Timestamp,
+}
+
+impl Held {
+    /// What `claim`, in which `attempt` is written down, becomes with this reply.
+    pub fn new(claim: &Connection, attempt: AttemptId, spent: Fingerprint, reply: Received, now: Timestamp) -> Self {
+        let base = claim.generation;
+        let mut held = Held { attempt, base, spent, successor: claim.clone(), received_at: now };
+        held.successor.tokens.access = Some(reply.access);
+        if reply.renewal.is_some() {
+            held.successor.tokens.renewal = reply.renewal;
+        }
+        if reply.scope.is_some() {
+            held.successor.tokens.scope = reply.scope;
+        }
+        held.finish(now);
+        held.successor.generation = base.next();
+        held
+    }
+
+    /// Whether the provider replaced what was spent.
+    pub fn rotated(&self) -> bool {
+        self.successor.fingerprint() != Some(self.spent)
+    }
+
+    /// `record` with this reply in place of its tokens, one generation on; everything else as `record` has it.
+    pub(super) fn merge_into(&self, record: &Connection, now: Timestamp) -> Connection {
+        let mut merged = Held { successor: record.clone(), ..self.clone() };
+        merged.successor.tokens = self.successor.tokens.clone();
+        merged.successor.generation = record.generation.next();
+        merged.finish(now);
+        merged.successor
+    }
+
+    /// What every commit of this reply does to the connection beside its tokens.
+    fn finish(&mut self, now: Timestamp) {
+        if self.rotated() {
+            self.successor.spent.push(self.spent);
+        }
+        let next = &mut self.successor;
+        if next.attempt.as_ref().is_some_and(|a| a.id == self.attempt || a.fingerprint == self.spent) {
+            next.attempt = None;
+        }
+        next.committed_by = Some(self.attempt);
+        next.alternate = None;
+        next.health = Health::Healthy;
+        next.last_error = None;
+        next.last_refreshed_at = Some(self.received_at);
+        next.updated_at = now;
+    }
+}
