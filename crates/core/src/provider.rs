@@ -1,18 +1,29 @@
 //! What the catalogue says of a provider: endpoints, API hosts and quirks. Data only.
+//!
+//! URLs and some values are *templates*: `{name}` is filled in from the integration's `params` by
+//! [`Provider::resolve`], which also sees to it that no parameter can lead a request to somebody else's host.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokenkeep_oauth::Dialect;
+use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
 
 use crate::ProviderId;
 
-/// One entry of the catalogue. URLs are templates: `{name}` is filled in from the integration's `params`.
+mod resolve;
+mod template;
+
+pub use resolve::{ParamError, ResolvedLogin, ResolvedProvider};
+pub use template::{TemplateError, check_host, check_text, check_url};
+
+/// One entry of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// Its id, which is its file's name.
     pub id: ProviderId,
     /// For people.
     pub display_name: String,
+    /// What it is, and so what can be done with it.
+    pub kind: Kind,
     /// Where the user's browser is sent; `None` where there is no code flow.
     pub authorize_url: Option<String>,
     /// Where codes and refresh tokens are exchanged.
@@ -27,10 +38,15 @@ pub struct Provider {
     pub issuer: Option<String>,
     /// Where the signed-in user is described.
     pub userinfo_url: Option<String>,
-    /// Hosts a token of this provider may be sent to; the first is the default.
+    /// How a username and a password bring a token, where they do.
+    pub login: Option<Login>,
+    /// Hosts (`host` or `host:port`) a token of this provider may be sent to; the first is the default. One with a
+    /// parameter that is left empty is left out.
     pub api_hosts: Vec<String>,
-    /// Scopes asked for when nobody names any.
+    /// Scopes asked for when nobody names any, separated by spaces.
     pub default_scope: Option<String>,
+    /// The scope without which no refresh token comes; added to whatever is asked for.
+    pub offline_scope: Option<String>,
     /// What the integration's `params` must or may hold.
     pub params: BTreeMap<String, Param>,
     /// How it departs from the RFCs.
@@ -43,44 +59,121 @@ pub struct Provider {
     pub margin: Option<Duration>,
     /// What people must know about it.
     pub notes: String,
-    /// Which facts nobody has verified, by field name.
+    /// Which facts nobody has verified, by field name (`revoke`, `dialect.pkce`).
     pub unverified: Vec<String>,
-    /// Where the facts come from, by field name.
+    /// Where the facts come from, by field name; the codes are explained in `providers/README.md`.
     pub sources: BTreeMap<String, String>,
 }
 
-/// A parameter that an integration supplies.
+impl Provider {
+    /// An OAuth 2 provider of which nothing is known yet: the plain dialect, and the strictest rotation.
+    pub fn new(id: ProviderId) -> Self {
+        Self {
+            display_name: id.to_string(),
+            id,
+            kind: Kind::default(),
+            authorize_url: None,
+            token_url: None,
+            refresh_url: None,
+            revoke: None,
+            device_authorization_url: None,
+            issuer: None,
+            userinfo_url: None,
+            login: None,
+            api_hosts: Vec::new(),
+            default_scope: None,
+            offline_scope: None,
+            params: BTreeMap::new(),
+            dialect: Dialect::default(),
+            rotation: Rotation::default(),
+            default_lifetime: None,
+            margin: None,
+            notes: String::new(),
+            unverified: Vec::new(),
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a user can consent in a browser. The endpoints may still have to be discovered.
+    pub fn has_code_flow(&self) -> bool {
+        self.kind == Kind::Oauth2 && (self.authorize_url.is_some() || self.issuer.is_some())
+    }
+}
+
+/// What a provider is, and so what can be done with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// An OAuth 2 authorization server.
+    #[default]
+    Oauth2,
+    /// No OAuth: a username and a password bring a token ([`Provider::login`]).
+    Login,
+    /// No OAuth: an app's own JWT brings the token of one installation. Listed only.
+    AppInstallation,
+    /// No tokens at all: every request is signed. Listed only.
+    RequestSigning,
+}
+
+impl Kind {
+    /// The word for it in the catalogue's files and in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Oauth2 => "oauth2",
+            Kind::Login => "login",
+            Kind::AppInstallation => "app_installation",
+            Kind::RequestSigning => "request_signing",
+        }
+    }
+}
+
+/// A parameter that an integration supplies. Unless `one_of` or `ends_with` says otherwise, its place decides what it
+/// may hold: host labels, a path segment, or printable ASCII.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Param {
     /// What it is.
     pub description: String,
-    /// What stands in for it; without one it is required.
+    /// What stands in for it; without one it is required. The empty default makes it optional: what it would fill
+    /// is not sent.
     pub default: Option<String>,
+    /// The only values it can have, if not empty.
+    pub one_of: Vec<String>,
+    /// For a whole host name: the domains (`.example.com`) it must be under, if not empty.
+    pub ends_with: Vec<String>,
+}
+
+/// How a username and a password bring a token: POST of `username`, `password` and `params`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Where.
+    pub url: String,
+    /// How the request is encoded.
+    pub body: BodyFormat,
+    /// Parameters added to the request (`grant_type=password`).
+    pub params: BTreeMap<String, String>,
+    /// The member of the reply that holds the access token, with or without `Bearer ` before it.
+    pub token_member: String,
 }
 
 /// How a token is revoked upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Revocation {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation<U = String> {
+    /// In which way.
+    pub method: RevocationMethod,
+    /// Where. `{client_id}` is the integration's.
+    pub url: U,
+}
+
+/// In which way a token is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevocationMethod {
     /// RFC 7009: POST with `token`.
-    Rfc7009 {
-        /// The revocation endpoint.
-        url: String,
-    },
-    /// POST with the token itself as the bearer.
-    BearerPost {
-        /// The endpoint.
-        url: String,
-    },
+    Rfc7009,
+    /// POST with the token itself as the bearer (Dropbox).
+    BearerPost,
     /// DELETE with the client's Basic credentials and `{"access_token": ...}` (GitHub).
-    BasicDelete {
-        /// The endpoint; `{client_id}` is filled in.
-        url: String,
-    },
-    /// DELETE with the token itself as the bearer.
-    BearerDelete {
-        /// The endpoint.
-        url: String,
-    },
+    BasicDelete,
+    /// DELETE with the token itself as the bearer (Facebook).
+    BearerDelete,
 }
 
 /// What a provider does with a refresh token that has been spent. It decides who may spend it again when an

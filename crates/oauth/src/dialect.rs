@@ -22,6 +22,8 @@ pub struct Dialect {
     pub body: BodyFormat,
     /// How a refresh is asked for, where it is not `grant_type=refresh_token` by POST.
     pub refresh: RefreshRequest,
+    /// Where the token that a code brings must be swapped for one that lasts, before anything else is done with it.
+    pub long_lived: Option<LongLivedSwap>,
     /// How the callback comes back to us.
     pub callback: Callback,
     /// Parameters added to the authorization URL; `{name}` is filled in from the integration's `params`.
@@ -34,6 +36,8 @@ pub struct Dialect {
     pub token_headers: BTreeMap<String, String>,
     /// Where the tokens stand in the reply.
     pub reply: ReplyShape,
+    /// A second set of tokens that the same consent brings in the same reply.
+    pub companion: Option<Companion>,
     /// How the reply says when the access token expires.
     pub expiry: Expiry,
     /// How a failure is told apart from a success.
@@ -53,7 +57,8 @@ pub enum ScopeSeparator {
     None,
 }
 
-/// How the client proves itself at the token endpoint (RFC 6749 2.3, RFC 7523 2.2).
+/// How the client proves itself at the token endpoint (RFC 6749 2.3, RFC 7523 2.2). An integration that has no
+/// secret is a public client, whatever stands here: its `client_id` goes into the body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
@@ -68,6 +73,8 @@ pub enum ClientAuth {
     AppleJwt,
     /// A public client: `client_id` only.
     None,
+    /// Not at all, not even by `client_id` (Qontak CRM; Supabase Auth, which knows its project by a header).
+    Omitted,
 }
 
 /// Whether the provider takes PKCE parameters.
@@ -77,7 +84,7 @@ pub enum Pkce {
     /// S256 is sent; a server that does not know it ignores it (RFC 6749 3.1).
     #[default]
     Sent,
-    /// The provider answers PKCE parameters with an error.
+    /// None are sent: the provider answers them with an error (LinkedIn), or is said not to know them.
     Refused,
 }
 
@@ -117,6 +124,34 @@ pub enum RefreshRequest {
         /// The value of `grant_type`, which is also the name of the parameter that carries the token.
         grant_type: String,
     },
+    /// `refresh_token` and nothing else: the grant type stands in the URL's query (Supabase Auth), to which a form
+    /// body must not add another.
+    TokenOnly,
+}
+
+/// A swap that follows the exchange of the code (Instagram, Threads): GET `url` with `grant_type`, `client_secret`
+/// and `access_token`. The reply is read like any other and takes the first one's place.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LongLivedSwap {
+    /// Where; a template like the provider's other URLs.
+    pub url: String,
+    /// The value of `grant_type`.
+    pub grant_type: String,
+}
+
+/// A second set of tokens in the reply to a code (Slack: beside the bot's, the user's). It is refreshed on its own,
+/// so it is a connection of its own, at the same integration and tenant. What refreshes it brings is read as
+/// [`ReplyShape::Plain`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Companion {
+    /// The member that holds it; it has the members of RFC 6749 5.1. Either set may be absent from a reply.
+    pub under: String,
+    /// The parameter of the authorization URL that carries its scopes, joined like the others.
+    pub scope_param: String,
+    /// What is added to the first connection's subject to make the second's.
+    pub subject_suffix: String,
 }
 
 /// How the callback comes back.
@@ -137,11 +172,11 @@ pub enum ReplyShape {
     /// At the top, as RFC 6749 5.1 says. A form-encoded reply is understood as well.
     #[default]
     Plain,
-    /// One level down, under this member (Withings: `body`; Slack's user token: `authed_user`).
+    /// One level down, under this member (Withings: `body`).
     Under(String),
 }
 
-/// How the reply says when the access token expires. Whatever a reply lacks is taken from `default`.
+/// How the reply says when the access token expires. What a reply lacks is taken from the provider's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expiry {
@@ -152,7 +187,7 @@ pub enum Expiry {
     EpochSeconds(String),
     /// This member, an RFC 3339 time.
     Rfc3339(String),
-    /// The access token does not expire.
+    /// The access token does not expire, whatever the reply says (Mailchimp says `expires_in=0`).
     Never,
 }
 
