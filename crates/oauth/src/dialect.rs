@@ -84,7 +84,7 @@ pub enum Pkce {
     /// S256 is sent; a server that does not know it ignores it (RFC 6749 3.1).
     #[default]
     Sent,
-    /// None are sent: the provider answers them with an error (LinkedIn), or is said not to know them.
+    /// None are sent: the provider answers them with an error, or is said not to know them.
     Refused,
 }
 

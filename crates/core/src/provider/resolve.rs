@@ -1,6 +1,6 @@
 //! Filling a provider's templates in for one integration.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
 use url::Url;
@@ -40,8 +40,11 @@ pub struct ResolvedProvider {
     pub default_scope: Option<String>,
     /// [`Provider::offline_scope`].
     pub offline_scope: Option<String>,
-    /// [`Provider::dialect`]; parameters and headers that came out empty are gone.
+    /// [`Provider::dialect`]; parameters and headers that came out empty are gone. `{client_id}` and `{redirect_uri}`
+    /// still stand there: they are filled in with the request.
     pub dialect: Dialect,
+    /// The parameters as they are in force: given, or else their defaults.
+    pub params: BTreeMap<String, String>,
     /// [`Provider::rotation`].
     pub rotation: Rotation,
     /// [`Provider::default_lifetime`].
@@ -102,8 +105,7 @@ pub enum ParamError {
 
 impl Provider {
     /// Fills every template in from an integration's `params`, and checks what comes out. Beside the declared
-    /// parameters, `client_id` and `redirect_uri` may be given: the integration's own, needed where a template names
-    /// them.
+    /// parameters, `client_id` may be given: the integration's own, needed where a URL names it.
     pub fn resolve(&self, params: &BTreeMap<String, String>) -> Result<ResolvedProvider, ParamError> {
         let fill = Fill { provider: self, given: params };
         fill.check_given()?;
@@ -147,6 +149,7 @@ impl Provider {
             default_scope: self.default_scope.clone(),
             offline_scope: self.offline_scope.clone(),
             dialect,
+            params: fill.in_force()?,
             rotation: self.rotation,
             default_lifetime: self.default_lifetime,
             margin: self.margin,
@@ -180,6 +183,14 @@ impl Fill<'_> {
                 Err(ParamError::Unknown { name: name.clone(), known })
             }
         }
+    }
+
+    fn in_force(&self) -> Result<BTreeMap<String, String>, ParamError> {
+        self.provider
+            .params
+            .keys()
+            .map(|name| Ok((name.clone(), self.checked(name, Place::Text)?.to_owned())))
+            .collect()
     }
 
     fn url(&self, template: &str) -> Result<Url, ParamError> {
@@ -234,6 +245,9 @@ impl Fill<'_> {
         for piece in pieces {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
+                Piece::Hole(name) if matches!(place, Place::Text) && IMPLICIT.contains(&name) => {
+                    let _ = write!(filled, "{{{name}}}");
+                }
                 Piece::Hole(name) => filled.push_str(self.checked(name, place)?),
             }
         }

@@ -231,9 +231,9 @@ pub(super) fn is_segment(value: &str) -> bool {
         && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
 }
 
-/// Whether `value` can stand in a form field or a header.
+/// Whether `value` can stand in a form field or a header, and will not be taken for a template.
 pub(super) fn is_text(value: &str) -> bool {
-    value.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+    value.bytes().all(|b| (b.is_ascii_graphic() || b == b' ') && !matches!(b, b'{' | b'}'))
 }
 
 #[cfg(test)]

@@ -182,11 +182,12 @@ fn set_grant(dialect: &Dialect, grant: &Grant, params: &mut Params) -> Result<()
             }
         }
         Grant::RefreshToken { refresh_token, scope } => {
+            params.set("refresh_token", refresh_token.expose_secret());
             match &dialect.refresh {
+                RefreshRequest::TokenOnly => return Ok(()),
                 RefreshRequest::Renamed { param, value } => params.set(param.clone(), value),
                 _ => params.set("grant_type", "refresh_token"),
             }
-            params.set("refresh_token", refresh_token.expose_secret());
             set_scope(dialect, scope.as_deref(), params);
         }
         Grant::ClientCredentials { scope } => {
@@ -211,7 +212,9 @@ fn set_grant(dialect: &Dialect, grant: &Grant, params: &mut Params) -> Result<()
                 params.set("grant_type", grant_type);
                 params.set(grant_type.clone(), access_token.expose_secret());
             }
-            RefreshRequest::Standard | RefreshRequest::Renamed { .. } => return Err(BuildError::NoSuchGrant),
+            RefreshRequest::Standard | RefreshRequest::Renamed { .. } | RefreshRequest::TokenOnly => {
+                return Err(BuildError::NoSuchGrant);
+            }
         },
         Grant::Password { username, password, scope } => {
             params.set("grant_type", "password");
@@ -267,6 +270,7 @@ pub(crate) fn authenticate(
             params.set("client_secret", build_apple_secret(client, team, context.now)?.expose_secret());
         }
         (ClientAuth::None, _) | (ClientAuth::Basic | ClientAuth::Post, None) => params.set(id_param, &client.id),
+        (ClientAuth::Omitted, _) => {}
     }
     Ok(())
 }
