@@ -1,3 +1,4 @@
 //! engine
 
+pub mod barrier;
 pub mod system;

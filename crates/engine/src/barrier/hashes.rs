@@ -1,0 +1,126 @@
+use std::fmt;
+
+use aws_lc_rs::{hkdf, hmac};
+use secrecy::ExposeSecret;
+use tokenkeep_core::Fingerprint;
+use tokenkeep_oauth::Secret;
+use zeroize::Zeroizing;
+
+use super::root_key::{KEY_LEN, RootKey, expand, hex};
+
+/// Keyed hashes (HMAC-SHA256), one key per purpose: what they hash can be recognised, not read, and a hash made for
+/// one purpose says nothing about another.
+///
+/// Unlike what is sealed, a hash cannot be made again when the root key changes. So these keys come from the root key
+/// of the first start, and travel in the key check record from then on.
+pub struct Hashes {
+    seed: Zeroizing<[u8; KEY_LEN]>,
+    fingerprint: hmac::Key,
+    api_key: hmac::Key,
+    label: hmac::Key,
+    state: hmac::Key,
+    browser: hmac::Key,
+    confirmation: hmac::Key,
+}
+
+impl Hashes {
+    pub(super) fn of_root(root: &RootKey) -> Self {
+        Self::of_seed(root.derive(&[b"tokenkeep hashes"]))
+    }
+
+    pub(super) fn of_seed(seed: Zeroizing<[u8; KEY_LEN]>) -> Self {
+        let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &*seed);
+        let key = |purpose: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, &*expand(&prk, &[b"tokenkeep hash: ", purpose]));
+        Self {
+            fingerprint: key(b"fingerprint"),
+            api_key: key(b"api key"),
+            label: key(b"label"),
+            state: key(b"state"),
+            browser: key(b"browser"),
+            confirmation: key(b"confirmation"),
+            seed,
+        }
+    }
+
+    pub(super) fn seed(&self) -> &[u8; KEY_LEN] {
+        &self.seed
+    }
+
+    /// Of a refresh token, or of what stands in for one.
+    pub fn fingerprint(&self, secret: &Secret) -> Fingerprint {
+        let mut short = [0; 16];
+        short.copy_from_slice(&mac(&self.fingerprint, secret.expose_secret())[..16]);
+        Fingerprint(short)
+    }
+
+    /// Of an API key as it was presented. On the path of every request: one HMAC from a prepared state, no allocation.
+    pub fn api_key(&self, presented: &str) -> [u8; 32] {
+        mac(&self.api_key, presented)
+    }
+
+    /// Of a label's value that must not stand in the clear, as 32 hex digits.
+    pub fn label(&self, value: &str) -> String {
+        hex(&mac(&self.label, value)[..16])
+    }
+
+    /// Of a `state` parameter (RFC 6749 10.12).
+    pub fn state(&self, state: &Secret) -> [u8; 32] {
+        mac(&self.state, state.expose_secret())
+    }
+
+    /// Of the cookie that binds an authorization request to one browser.
+    pub fn browser(&self, cookie: &Secret) -> [u8; 32] {
+        mac(&self.browser, cookie.expose_secret())
+    }
+
+    /// Of the one-time code with which an application confirms a connect.
+    pub fn confirmation(&self, code: &Secret) -> [u8; 32] {
+        mac(&self.confirmation, code.expose_secret())
+    }
+}
+
+impl fmt::Debug for Hashes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hashes")
+    }
+}
+
+fn mac(key: &hmac::Key, text: &str) -> [u8; 32] {
+    let tag = hmac::sign(key, text.as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(tag.as_ref());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_purpose_and_each_root_has_its_own() {
+        let of = |root: u8| {
+            let hashes = Hashes::of_root(&RootKey::from_bytes([root; 32]));
+            let secret = Secret::from("x");
+            [
+                hex(&hashes.fingerprint(&secret).0),
+                hex(&hashes.api_key("x")[..16]),
+                hashes.label("x"),
+                hex(&hashes.state(&secret)[..16]),
+                hex(&hashes.browser(&secret)[..16]),
+                hex(&hashes.confirmation(&secret)[..16]),
+            ]
+        };
+        let all: HashSet<_> = of(1).into_iter().chain(of(2)).collect();
+        assert_eq!(all.len(), 12);
+        assert_eq!(of(1), of(1));
+    }
+
+    /// Computed with another HKDF and HMAC implementation.
+    #[test]
+    fn api_keys_hash_to_what_they_always_did() {
+        let hashes = Hashes::of_root(&RootKey::from_bytes([7; 32]));
+        assert_eq!(hex(&hashes.api_key("tk_abc")[..8]), "8c69dee41b7d74d8");
+    }
+}
