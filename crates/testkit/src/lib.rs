@@ -18,6 +18,11 @@
 
 mod clock;
 mod entropy;
+mod provider;
 
 pub use clock::ManualClock;
 pub use entropy::SeededEntropy;
+pub use provider::{
+    Config, FakeProvider, FamilyView, Fault, FaultReply, Gate, Issued, Outcome, Pause, RefreshView, RequiredAuth,
+    TokenCall, serve,
+};
