@@ -60,7 +60,7 @@ pub enum KeyError {
 }
 
 impl SigningKey {
-    /// Reads a PEM private key: P-256 (signs ES256), Ed25519 (EdDSA), both PKCS#8, or RSA (RS256), PKCS#8 or PKCS#1.
+    /// Reads a PEM private key: P-256 (signs ES256), Ed25519 (`EdDSA`), both PKCS#8, or RSA (RS256), PKCS#8 or PKCS#1.
     /// `kid` names it in the JWT header. The key is tried once, so that a bad one is found now.
     pub fn from_pem(pem: &Secret, kid: Option<String>) -> Result<Self, KeyError> {
         let text = pem.expose_secret();

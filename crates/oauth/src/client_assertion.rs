@@ -17,10 +17,10 @@ use crate::{
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How long a client assertion is good: long enough for clocks that differ, too short to be worth stealing.
-pub const ASSERTION_LIFETIME: Duration = Duration::from_secs(300);
+pub const ASSERTION_LIFETIME: Duration = Duration::from_mins(5);
 
 /// The longest life of a bearer assertion that Google and others take.
-pub const MAX_BEARER_LIFETIME: Duration = Duration::from_secs(3600);
+pub const MAX_BEARER_LIFETIME: Duration = Duration::from_hours(1);
 
 /// Whom Apple's client secret is addressed to.
 pub const APPLE_AUDIENCE: &str = "https://appleid.apple.com";

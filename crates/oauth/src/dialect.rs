@@ -28,11 +28,12 @@ pub struct Dialect {
     pub callback: Callback,
     /// Parameters added to the authorization URL; `{name}` is filled in from the integration's `params`.
     pub authorize_params: BTreeMap<String, String>,
-    /// Parameters added to the token request for a code.
+    /// Parameters added to every token request that is not a refresh; `{name}` as above, and `{redirect_uri}` and
+    /// `{client_id}` are known. One named like a standard parameter replaces it; an empty value takes it away.
     pub token_params: BTreeMap<String, String>,
-    /// Parameters added to the refresh request. `redirect_uri = "{redirect_uri}"` sends ours again.
+    /// The same for refreshes. `redirect_uri = "{redirect_uri}"` sends ours again.
     pub refresh_params: BTreeMap<String, String>,
-    /// Headers added to every token request.
+    /// Headers added to every token, device and revocation request, templates too.
     pub token_headers: BTreeMap<String, String>,
     /// Where the tokens stand in the reply.
     pub reply: ReplyShape,
@@ -172,11 +173,13 @@ pub enum ReplyShape {
     /// At the top, as RFC 6749 5.1 says. A form-encoded reply is understood as well.
     #[default]
     Plain,
-    /// One level down, under this member (Withings: `body`).
+    /// One level down, under this member (Withings: `body`). A reply without the member is read as
+    /// [`ReplyShape::Plain`]; one that has it without tokens in it holds none.
     Under(String),
 }
 
-/// How the reply says when the access token expires. What a reply lacks is taken from the provider's default.
+/// How the reply says when the access token expires. What the named member does not say, `expires_in` may; what
+/// neither says is taken from the provider's default lifetime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expiry {
@@ -202,6 +205,9 @@ pub enum ErrorShape {
     OkFalse,
     /// `{"status": n}`, where only 0 is success, with HTTP status 200 (Withings).
     StatusNonZero,
-    /// RFC 6749, but the code of a dead refresh token is this one (GitHub's `bad_refresh_token`).
+    /// `{"error": {"code": n}}` (Meta's Graph API), where 190 is a dead token.
+    Graph,
+    /// RFC 6749, but the code of a dead refresh token is this one, or one of these, separated by spaces (Supabase's
+    /// `refresh_token_not_found refresh_token_already_used`; GitHub's `bad_refresh_token` is known anyway).
     DeadRefreshToken(String),
 }

@@ -1,4 +1,4 @@
-//! The words with which servers refuse: the registry of RFC 6749, 7009, 8628, 9207 and OpenID Connect.
+//! The words with which servers refuse: the registry of RFC 6749, 7009, 8628, 9207 and OIDC.
 
 use std::{borrow::Cow, fmt};
 
@@ -54,13 +54,13 @@ registry! {
     INSUFFICIENT_SCOPE = "insufficient_scope";
     /// RFC 8707 2: the resource is unknown or not allowed.
     INVALID_TARGET = "invalid_target";
-    /// OpenID Connect Core 3.1.2.6: the user must do something first.
+    /// OIDC Core 3.1.2.6: the user must do something first.
     INTERACTION_REQUIRED = "interaction_required";
-    /// OpenID Connect Core 3.1.2.6: the user must sign in.
+    /// OIDC Core 3.1.2.6: the user must sign in.
     LOGIN_REQUIRED = "login_required";
-    /// OpenID Connect Core 3.1.2.6: the user must choose an account.
+    /// OIDC Core 3.1.2.6: the user must choose an account.
     ACCOUNT_SELECTION_REQUIRED = "account_selection_required";
-    /// OpenID Connect Core 3.1.2.6: the user must consent.
+    /// OIDC Core 3.1.2.6: the user must consent.
     CONSENT_REQUIRED = "consent_required";
     /// Ours: what stood there was no code.
     UNRECOGNISED = "unrecognised";

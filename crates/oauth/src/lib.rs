@@ -4,13 +4,61 @@
 //! somebody else's HTTP client. Nothing here opens a socket, reads a clock or draws a random number: whatever
 //! depends on time takes `now`, whatever depends on chance takes bytes. How a provider departs from the RFCs is
 //! data, a [`Dialect`].
+//!
+//! | room | RFC |
+//! |---|---|
+//! | [`authorize`], [`pkce`] | 6749 4.1.1-2, 7636, 9207: send the browser off, read what it brings back |
+//! | [`token`] | 6749 4-6: exchange a grant, and learn what a failure *means* |
+//! | [`client`], [`client_assertion`] | 6749 2.3, 7523: prove who we are |
+//! | [`device`] | 8628: a code shown here and typed in elsewhere |
+//! | [`revoke`] | 7009: take a token back |
+//! | [`discovery`], [`id_token`] | 8414, OIDC: what an issuer says of itself, and who signed in |
+//! | [`errors`], [`text`], [`endpoint`] | what others wrote, made safe to keep, to show, to send secrets to |
+//!
+//! A refresh, from the stored token to the next one:
+//!
+//! ```
+//! use http::{HeaderMap, StatusCode};
+//! use tokenkeep_oauth::{Client, Dialect, Secret, params::Vars, token::*};
+//!
+//! let now = "2026-01-01T00:00:00Z".parse().unwrap();
+//! let dialect = Dialect::default();
+//! let client = Client::with_secret("our-client", Secret::from("our-secret"));
+//! let grant = Grant::RefreshToken { refresh_token: Secret::from("r1"), scope: None };
+//! let params = Vars::new();
+//! let context = RequestContext::new(now, [0; 16], &params);
+//! let url = "https://id.example.com/token".parse().unwrap();
+//!
+//! let request = build_token_request(&dialect, &url, &client, &grant, &context).unwrap();
+//! assert_eq!(
+//!     request.body.as_slice(),
+//!     b"grant_type=refresh_token&refresh_token=r1&client_id=our-client&client_secret=our-secret",
+//! );
+//! assert_eq!(format!("{request:?}"), "POST https://id.example.com/token"); // never the body
+//!
+//! // ... somebody else's HTTP client sends it and brings back:
+//! let body = br#"{"access_token": "a2", "expires_in": 3600, "refresh_token": "r2"}"#;
+//! let reply = parse_token_response(&dialect, StatusCode::OK, &HeaderMap::new(), body, now, None).unwrap();
+//! assert_eq!(reply.expires_at, Some("2026-01-01T01:00:00Z".parse().unwrap()));
+//!
+//! // A failure says first of all whether the refresh token may have been spent.
+//! let reply = parse_token_response(&dialect, StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>", now, None);
+//! assert!(!reply.unwrap_err().is_definitive());
+//! ```
 
+pub mod authorize;
 pub mod client;
 pub mod client_assertion;
+pub mod device;
 pub mod dialect;
+pub mod discovery;
+pub mod endpoint;
 pub mod errors;
+pub mod id_token;
 pub mod params;
+pub mod pkce;
 mod reply;
+pub mod revoke;
 pub mod text;
 pub mod token;
 
@@ -42,6 +90,9 @@ pub enum BuildError {
     /// The client must sign and has no key.
     #[error("the client has no signing key")]
     MissingKey,
+    /// The client must show its secret and has none.
+    #[error("the client has no secret")]
+    MissingSecret,
     /// The client's key is of the wrong kind (Apple: ES256 with a `kid`).
     #[error("the client's signing key is of the wrong kind or has no key id")]
     WrongKey,

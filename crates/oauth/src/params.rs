@@ -80,11 +80,16 @@ impl Params {
         self.0.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
     }
 
+    /// A buffer with room for the worst case, so that no half-written copy is left behind by a reallocation: every
+    /// byte grows at most `factor`-fold, every pair needs `overhead` more, and the whole two.
+    fn room(&self, factor: usize, overhead: usize) -> Zeroizing<Vec<u8>> {
+        let pairs: usize = self.iter().map(|(n, v)| factor * (n.len() + v.len()) + overhead).sum();
+        Zeroizing::new(Vec::with_capacity(pairs + 2))
+    }
+
     /// `application/x-www-form-urlencoded`.
     pub(crate) fn to_form(&self) -> Zeroizing<Vec<u8>> {
-        // Room for the worst case, so that no half-written copy is left behind by a reallocation.
-        let room = self.iter().map(|(n, v)| 3 * (n.len() + v.len()) + 2).sum();
-        let mut out = Zeroizing::new(Vec::with_capacity(room));
+        let mut out = self.room(3, 2);
         for (name, value) in self.iter() {
             if !out.is_empty() {
                 out.push(b'&');
@@ -98,8 +103,7 @@ impl Params {
 
     /// A JSON object of strings.
     pub(crate) fn to_json(&self) -> Zeroizing<Vec<u8>> {
-        let room = self.iter().map(|(n, v)| 6 * (n.len() + v.len()) + 6).sum::<usize>() + 2;
-        let mut out = Zeroizing::new(Vec::with_capacity(room));
+        let mut out = self.room(6, 6);
         out.push(b'{');
         for (i, (name, value)) in self.iter().enumerate() {
             if i > 0 {
@@ -152,9 +156,8 @@ mod tests {
         #[test]
         fn encoding_never_reallocates(pairs in prop::collection::btree_map(any::<String>(), any::<String>(), 0..6)) {
             let params = params(&pairs);
-            let (form, json) = (params.to_form(), params.to_json());
-            let room = |factor: usize| params.iter().map(|(n, v)| factor * (n.len() + v.len() + 1)).sum::<usize>();
-            prop_assert!(form.len() <= room(3) && json.len() <= room(6) + 2);
+            prop_assert_eq!(params.to_form().capacity(), params.room(3, 2).capacity());
+            prop_assert_eq!(params.to_json().capacity(), params.room(6, 6).capacity());
         }
 
         #[test]

@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 use zeroize::Zeroize;
 
 /// The longest `Retry-After` believed.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// A reply's members. Its strings may be secrets: they are wiped when it is dropped, and it cannot be printed.
 pub(crate) struct Document(Value);
 
 impl Document {
-    /// Reads a JSON object, or a form with `access_token` or `error` in it (GitHub's default). Content types lie,
+    /// Reads a JSON object, or a form that holds a name we know (GitHub's default). Content types lie,
     /// so the first byte decides.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
@@ -27,7 +27,7 @@ impl Document {
         let members: Map<String, Value> =
             form_urlencoded::parse(body).map(|(k, v)| (k.into_owned(), Value::String(v.into_owned()))).collect();
         let document = Self(Value::Object(members));
-        let known = document.0.get("access_token").is_some() || document.0.get("error").is_some();
+        let known = ["access_token", "error", "device_code"].iter().any(|name| document.0.get(name).is_some());
         known.then_some(document)
     }
 

@@ -76,9 +76,9 @@ pub enum NoOutcome {
     /// A success whose body is neither JSON nor a form.
     #[error("the body cannot be read")]
     Unreadable,
-    /// A success without a usable access token.
-    #[error("there is no access token in it")]
-    NoAccessToken,
+    /// A success without what a success must hold: a usable access token.
+    #[error("it lacks what was asked for")]
+    Incomplete,
 }
 
 impl TokenFailure {
@@ -122,19 +122,21 @@ pub(super) fn classify(
         return TokenFailure::InvalidGrant { code };
     }
     match code.as_str() {
-        "invalid_grant" => TokenFailure::InvalidGrant { code },
-        "invalid_client" | "unauthorized_client" => TokenFailure::ClientRejected { code },
+        // The words outside the registry are GitHub's; no other provider uses them for anything else.
+        "invalid_grant" | "bad_refresh_token" | "bad_verification_code" => TokenFailure::InvalidGrant { code },
+        "invalid_client" | "unauthorized_client" | "incorrect_client_credentials" => {
+            TokenFailure::ClientRejected { code }
+        }
         "server_error" | "temporarily_unavailable" => server_error(),
         "authorization_pending" => TokenFailure::DevicePending,
         "slow_down" => TokenFailure::SlowDown,
         "expired_token" => TokenFailure::DeviceExpired,
-        // GitHub's words, which no other provider uses for anything else.
-        "incorrect_client_credentials" => TokenFailure::ClientRejected { code },
-        "bad_refresh_token" | "bad_verification_code" => TokenFailure::InvalidGrant { code },
+        "rate_limited" | "ratelimited" | "rate_limit_exceeded" | "too_many_requests" => {
+            TokenFailure::Throttled { retry_after }
+        }
         word if dialect.errors == ErrorShape::OkFalse => match slack(word) {
             Slack::Dead => TokenFailure::InvalidGrant { code },
             Slack::Client => TokenFailure::ClientRejected { code },
-            Slack::Throttled => TokenFailure::Throttled { retry_after },
             Slack::Failed => server_error(),
             Slack::Other => TokenFailure::Rejected { code },
         },
@@ -145,7 +147,6 @@ pub(super) fn classify(
 enum Slack {
     Dead,
     Client,
-    Throttled,
     Failed,
     Other,
 }
@@ -160,7 +161,6 @@ fn slack(word: &str) -> Slack {
         | "token_expired"
         | "account_inactive" => Slack::Dead,
         "invalid_client_id" | "bad_client_secret" => Slack::Client,
-        "ratelimited" | "rate_limited" => Slack::Throttled,
         "fatal_error" | "internal_error" | "service_unavailable" | "request_timeout" => Slack::Failed,
         _ => Slack::Other,
     }

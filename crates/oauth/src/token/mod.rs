@@ -10,4 +10,6 @@ mod response;
 
 pub use failure::{NoOutcome, TokenFailure};
 pub use request::{Grant, RequestContext, TokenRequest, build_token_request};
+pub(crate) use request::{basic, client_request, set_headers, set_scope};
+pub(crate) use response::judge;
 pub use response::{TokenReply, parse_token_response};

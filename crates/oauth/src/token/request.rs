@@ -1,6 +1,6 @@
 //! Building a token request.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{
@@ -16,7 +16,7 @@ use crate::{
     BuildError, Secret,
     client::Client,
     client_assertion::{ASSERTION_TYPE, build_apple_secret, build_client_assertion},
-    dialect::{BodyFormat, ClientAuth, Dialect, RefreshRequest, ScopeSeparator},
+    dialect::{BodyFormat, ClientAuth, Dialect, Pkce, RefreshRequest, ScopeSeparator},
     params::{Params, Vars, fill_with, form_encode},
 };
 
@@ -138,9 +138,7 @@ pub fn build_token_request(
     for (name, template) in extra {
         params.set(name.clone(), &context.fill(template, client)?);
     }
-    for (name, template) in &dialect.token_headers {
-        set_header(&mut headers, name, &context.fill(template, client)?)?;
-    }
+    set_headers(dialect, client, context, &mut headers)?;
     if by_get {
         let mut url = url.clone();
         url.query_pairs_mut().extend_pairs(params.iter());
@@ -149,8 +147,22 @@ pub fn build_token_request(
     Ok(post(dialect.body, url.clone(), headers, &params))
 }
 
-/// A POST of `params` in this format.
-pub(crate) fn post(format: BodyFormat, url: Url, mut headers: HeaderMap, params: &Params) -> TokenRequest {
+/// Builds a POST of `params` with the client's proof: what the endpoints beside the token endpoint take.
+pub(crate) fn client_request(
+    dialect: &Dialect,
+    url: &Url,
+    client: &Client,
+    context: &RequestContext<'_>,
+    mut params: Params,
+) -> Result<TokenRequest, BuildError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    authenticate(dialect, url, client, context, &mut params, &mut headers)?;
+    set_headers(dialect, client, context, &mut headers)?;
+    Ok(post(dialect.body, url.clone(), headers, &params))
+}
+
+fn post(format: BodyFormat, url: Url, mut headers: HeaderMap, params: &Params) -> TokenRequest {
     let (content_type, body) = match format {
         BodyFormat::Form => ("application/x-www-form-urlencoded", params.to_form()),
         BodyFormat::Json => ("application/json", params.to_json()),
@@ -159,8 +171,13 @@ pub(crate) fn post(format: BodyFormat, url: Url, mut headers: HeaderMap, params:
     TokenRequest { method: Method::POST, url, headers, body }
 }
 
-impl RequestContext<'_> {
-    fn fill<'t>(&self, template: &'t str, client: &Client) -> Result<std::borrow::Cow<'t, str>, BuildError> {
+impl<'a> RequestContext<'a> {
+    /// A context without a redirect URI, whose assertions are addressed to the token URL.
+    pub fn new(now: Timestamp, entropy: [u8; 16], params: &'a Vars) -> Self {
+        Self { now, entropy, redirect_uri: None, params, audience: None }
+    }
+
+    fn fill<'t>(&self, template: &'t str, client: &Client) -> Result<Cow<'t, str>, BuildError> {
         fill_with(template, |name| match name {
             "redirect_uri" => self.redirect_uri,
             "client_id" => Some(client.id.as_str()),
@@ -176,19 +193,21 @@ fn set_grant(dialect: &Dialect, grant: &Grant, params: &mut Params) -> Result<()
             params.set("code", code.expose_secret());
             params.set("redirect_uri", redirect_uri);
             if let Some(verifier) = verifier
-                && dialect.pkce == crate::dialect::Pkce::Sent
+                && dialect.pkce == Pkce::Sent
             {
                 params.set("code_verifier", verifier.expose_secret());
             }
         }
         Grant::RefreshToken { refresh_token, scope } => {
-            params.set("refresh_token", refresh_token.expose_secret());
             match &dialect.refresh {
-                RefreshRequest::TokenOnly => return Ok(()),
+                RefreshRequest::TokenOnly => {}
                 RefreshRequest::Renamed { param, value } => params.set(param.clone(), value),
                 _ => params.set("grant_type", "refresh_token"),
             }
-            set_scope(dialect, scope.as_deref(), params);
+            params.set("refresh_token", refresh_token.expose_secret());
+            if dialect.refresh != RefreshRequest::TokenOnly {
+                set_scope(dialect, scope.as_deref(), params);
+            }
         }
         Grant::ClientCredentials { scope } => {
             params.set("grant_type", "client_credentials");
@@ -239,7 +258,7 @@ pub(crate) fn set_scope(dialect: &Dialect, scope: Option<&str>, params: &mut Par
 
 /// Puts the client's proof where the dialect wants it. A client without a secret is a public one, whatever the
 /// dialect says (RFC 6749 2.3: then `client_id` alone identifies it).
-pub(crate) fn authenticate(
+fn authenticate(
     dialect: &Dialect,
     url: &Url,
     client: &Client,
@@ -288,12 +307,20 @@ pub(crate) fn basic(id: &str, secret: &Secret) -> HeaderValue {
     value
 }
 
-/// Sets a header of the catalogue. Its value may be an integration's secret (Supabase's `apikey`): all are sensitive.
-fn set_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), BuildError> {
-    let invalid = || BuildError::InvalidHeader { name: name.to_owned() };
-    let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
-    let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
-    value.set_sensitive(true);
-    headers.insert(key, value);
+/// Sets the dialect's extra headers. Their values may be an integration's secret (Supabase's `apikey`): all are
+/// sensitive.
+pub(crate) fn set_headers(
+    dialect: &Dialect,
+    client: &Client,
+    context: &RequestContext<'_>,
+    headers: &mut HeaderMap,
+) -> Result<(), BuildError> {
+    for (name, template) in &dialect.token_headers {
+        let invalid = || BuildError::InvalidHeader { name: name.clone() };
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        let mut value = HeaderValue::from_str(&context.fill(template, client)?).map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        headers.insert(key, value);
+    }
     Ok(())
 }

@@ -27,12 +27,12 @@ pub struct TokenReply {
     pub refresh_token: Option<Secret>,
     /// What was granted, separated by spaces; `None` means what was asked for.
     pub scope: Option<String>,
-    /// OpenID Connect's identity token, unverified: see [`crate::id_token`].
+    /// OIDC's identity token, unverified: see [`crate::id_token`].
     pub id_token: Option<Secret>,
 }
 
 /// The longest life of an access token that is believed: a century.
-const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX_LIFETIME: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Reads the token endpoint's reply, received at `now`.
 ///
@@ -63,6 +63,18 @@ pub fn parse_token_response(
     now: Timestamp,
     default_lifetime: Option<Duration>,
 ) -> Result<TokenReply, TokenFailure> {
+    judge(dialect, status, headers, body, now, |top| tokens(dialect, top, now, default_lifetime))
+}
+
+/// Judges a reply by the table above; `read` finds in it what a success must hold.
+pub(crate) fn judge<T>(
+    dialect: &Dialect,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<T, TokenFailure> {
     let retry_after = parse_retry_after(headers, now);
     let no_outcome = |why| TokenFailure::NoOutcome { status, why, retry_after };
     if status == StatusCode::TOO_MANY_REQUESTS {
@@ -81,16 +93,16 @@ pub fn parse_token_response(
         return Err(failure);
     }
     if status.is_success()
-        && let Some(reply) = tokens(dialect, top, now, default_lifetime)
+        && let Some(reply) = read(top)
     {
         return Ok(reply);
     }
-    if let Some(code) = error_code(top) {
+    if let Some(code) = error_code(&dialect.errors, top) {
         return Err(classify(dialect, code, status, retry_after));
     }
     Err(match status {
         _ if status.is_success() && document.is_none() => no_outcome(NoOutcome::Unreadable),
-        _ if status.is_success() => no_outcome(NoOutcome::NoAccessToken),
+        _ if status.is_success() => no_outcome(NoOutcome::Incomplete),
         StatusCode::UNAUTHORIZED if dialect.client_auth == ClientAuth::Basic => {
             TokenFailure::ClientRejected { code: ErrorCode::UNRECOGNISED }
         }
@@ -114,7 +126,7 @@ fn marked_failure(
 ) -> Option<TokenFailure> {
     match &dialect.errors {
         ErrorShape::OkFalse if top.get("ok") == Some(&Value::Bool(false)) => {
-            let code = error_code(top).unwrap_or(ErrorCode::UNRECOGNISED);
+            let code = error_code(&dialect.errors, top).unwrap_or(ErrorCode::UNRECOGNISED);
             Some(classify(dialect, code, status, retry_after))
         }
         ErrorShape::StatusNonZero => {
@@ -129,12 +141,15 @@ fn marked_failure(
 
 /// The error code, where one stands. Beside RFC 6749's `error`, a code in the places where some providers have it
 /// (`error_code`: Supabase; `errors[0].errorType`: Fitbit; `error.code`, `error.type`) is heeded.
-fn error_code(top: &Value) -> Option<ErrorCode> {
+fn error_code(shape: &ErrorShape, top: &Value) -> Option<ErrorCode> {
     if let Some(code) = text(top, "error") {
         let code = ErrorCode::from_wire(code);
         if code != ErrorCode::UNRECOGNISED {
             return Some(code);
         }
+    }
+    if *shape == ErrorShape::Graph {
+        return graph(top.get("error")?);
     }
     let nested = top.get("error").filter(|e| e.is_object()).or_else(|| top.get("errors")?.get(0));
     let elsewhere = nested
@@ -143,6 +158,20 @@ fn error_code(top: &Value) -> Option<ErrorCode> {
         .map(ErrorCode::from_wire);
     let present = top.get("error").is_some_and(|e| !e.is_null() && e != "") || top.get("errors").is_some();
     elsewhere.or_else(|| present.then_some(ErrorCode::UNRECOGNISED))
+}
+
+/// The code for an error object of Meta's Graph API, which knows numbers only.
+fn graph(error: &Value) -> Option<ErrorCode> {
+    if !error.is_object() {
+        return None;
+    }
+    Some(match error.get("code").and_then(number) {
+        Some(190) => ErrorCode::INVALID_GRANT,
+        Some(101) => ErrorCode::INVALID_CLIENT,
+        Some(1 | 2) => ErrorCode::TEMPORARILY_UNAVAILABLE,
+        Some(4 | 17 | 32 | 613) => ErrorCode::from_wire("rate_limited"),
+        _ => ErrorCode::UNRECOGNISED,
+    })
 }
 
 fn tokens(dialect: &Dialect, top: &Value, now: Timestamp, default_lifetime: Option<Duration>) -> Option<TokenReply> {
