@@ -212,6 +212,14 @@ ulid_id! {
     /// One process, from start to end.
     InstanceId
 }
+ulid_id! {
+    /// One key to the API.
+    ApiKeyId
+}
+ulid_id! {
+    /// One connect, from its link to its end.
+    ConnectId
+}
 
 /// The number of a connection's TokenSet. Every committed reply adds one; it survives deletion and never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

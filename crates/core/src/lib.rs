@@ -5,21 +5,27 @@
 //! what an instance must do to spend a refresh token exactly once and never to lose the answer. It is pure; whoever
 //! drives it reads, writes and waits on its behalf through the [`ports`].
 
+pub mod api_key;
+pub mod authorization_request;
 pub mod change;
 pub mod connection;
 pub mod id;
+pub mod integration;
 pub mod ports;
 pub mod provider;
 pub mod refresh;
 pub mod time;
 
+pub use api_key::{Action, ApiKey, ApiKeyHash, Role};
+pub use authorization_request::AuthorizationRequest;
 pub use connection::{
     AccessToken, Alternate, Attempt, Connection, Deleted, Fingerprint, Freshness, Health, LastError, Phase,
     RefreshPolicy, RenewBy, Renewal, Spent, Status, TokenSet, freshness,
 };
 pub use id::{
-    AttemptId, ConnectionId, Generation, Incarnation, InstanceId, IntegrationId, InvalidIdentifier, ProviderId,
-    Subject, Tenant,
+    ApiKeyId, AttemptId, ConnectId, ConnectionId, Generation, Incarnation, InstanceId, IntegrationId,
+    InvalidIdentifier, ProviderId, Subject, Tenant,
 };
+pub use integration::{ClientSigningKey, ConnectGrant, Integration, ManagedBy, Rejection};
 pub use provider::{Provider, Rotation};
 pub use time::{Boot, Now};
