@@ -1,4 +1,5 @@
 //! engine
 
 pub mod barrier;
+pub mod records;
 pub mod system;
