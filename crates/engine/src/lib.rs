@@ -3,3 +3,4 @@
 pub mod barrier;
 pub mod records;
 pub mod system;
+pub mod transport;
