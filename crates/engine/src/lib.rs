@@ -1,6 +1,10 @@
 //! engine
 
 pub mod barrier;
+mod caller;
+mod error;
 pub mod records;
 pub mod system;
-pub mod transport;
+
+pub use caller::Caller;
+pub use error::{Blame, Error};
