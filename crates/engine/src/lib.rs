@@ -1,10 +1,5 @@
 //! engine
 
 pub mod barrier;
-mod caller;
-mod error;
-pub mod records;
+pub mod catalogue;
 pub mod system;
-
-pub use caller::Caller;
-pub use error::{Blame, Error};

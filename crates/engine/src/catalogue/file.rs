@@ -1,0 +1,277 @@
+//! The shape of a provider in TOML: `providers/*.toml`, custom files, and `[[provider]]` in the configuration.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+use tokenkeep_core::{
+    Provider, ProviderId, Rotation,
+    provider::{Kind, Login, Param, Revocation, RevocationMethod, Successor},
+};
+use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
+
+use super::check::{CatalogueError, check};
+
+/// Reads one provider from TOML. `name` is the file's, for the error.
+pub fn parse_provider_toml(name: &str, text: &str) -> Result<Provider, CatalogueError> {
+    let file: ProviderFile = toml::from_str(text).map_err(|e| CatalogueError::syntax(name, text, &e))?;
+    file.into_provider(name)
+}
+
+/// A provider as a file says it. `providers/README.md` explains every key; what is left out has its plain meaning.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderFile {
+    id: ProviderId,
+    display_name: Option<String>,
+    #[serde(default)]
+    kind: KindWord,
+    authorize_url: Option<String>,
+    token_url: Option<String>,
+    refresh_url: Option<String>,
+    revoke: Option<RevokeTable>,
+    device_authorization_url: Option<String>,
+    issuer: Option<String>,
+    userinfo_url: Option<String>,
+    login: Option<LoginTable>,
+    #[serde(default)]
+    api_hosts: Vec<String>,
+    default_scope: Option<String>,
+    offline_scope: Option<String>,
+    #[serde(default)]
+    params: BTreeMap<String, ParamTable>,
+    #[serde(default)]
+    dialect: Dialect,
+    rotation: Option<RotationWord>,
+    /// Seconds.
+    default_lifetime: Option<u32>,
+    /// Seconds.
+    margin: Option<u32>,
+    #[serde(default)]
+    notes: String,
+    #[serde(default)]
+    unverified: Vec<String>,
+    #[serde(default)]
+    sources: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KindWord {
+    #[default]
+    Oauth2,
+    Login,
+    AppInstallation,
+    RequestSigning,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeTable {
+    method: RevokeWord,
+    url: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RevokeWord {
+    Rfc7009,
+    BearerPost,
+    BasicDelete,
+    BearerDelete,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoginTable {
+    url: String,
+    #[serde(default)]
+    body: BodyFormat,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    #[serde(default = "access_token")]
+    token_member: String,
+}
+
+fn access_token() -> String {
+    "access_token".to_owned()
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParamTable {
+    description: String,
+    default: Option<String>,
+    #[serde(default)]
+    one_of: Vec<String>,
+    #[serde(default)]
+    ends_with: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum RotationWord {
+    None,
+    Overlap,
+    Predecessor,
+    Grace { seconds: u32, successor: SuccessorWord },
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SuccessorWord {
+    Same,
+    New,
+}
+
+impl ProviderFile {
+    /// The provider this describes, checked. `name` is where it stands, for the error.
+    pub fn into_provider(self, name: &str) -> Result<Provider, CatalogueError> {
+        let seconds = |n: u32| Duration::from_secs(n.into());
+        let provider = Provider {
+            display_name: self.display_name.unwrap_or_else(|| self.id.to_string()),
+            id: self.id,
+            kind: self.kind.into(),
+            authorize_url: self.authorize_url,
+            token_url: self.token_url,
+            refresh_url: self.refresh_url,
+            revoke: self.revoke.map(|t| Revocation { method: t.method.into(), url: t.url }),
+            device_authorization_url: self.device_authorization_url,
+            issuer: self.issuer,
+            userinfo_url: self.userinfo_url,
+            login: self.login.map(|LoginTable { url, body, params, token_member }| Login {
+                url,
+                body,
+                params,
+                token_member,
+            }),
+            api_hosts: self.api_hosts,
+            default_scope: self.default_scope,
+            offline_scope: self.offline_scope,
+            params: self.params.into_iter().map(|(name, table)| (name, table.into())).collect(),
+            dialect: self.dialect,
+            rotation: self.rotation.map_or_else(Rotation::default, Rotation::from),
+            default_lifetime: self.default_lifetime.map(seconds),
+            margin: self.margin.map(seconds),
+            notes: self.notes,
+            unverified: self.unverified,
+            sources: self.sources,
+        };
+        check(name, &provider)?;
+        Ok(provider)
+    }
+}
+
+impl From<KindWord> for Kind {
+    fn from(word: KindWord) -> Self {
+        match word {
+            KindWord::Oauth2 => Kind::Oauth2,
+            KindWord::Login => Kind::Login,
+            KindWord::AppInstallation => Kind::AppInstallation,
+            KindWord::RequestSigning => Kind::RequestSigning,
+        }
+    }
+}
+
+impl From<RevokeWord> for RevocationMethod {
+    fn from(word: RevokeWord) -> Self {
+        match word {
+            RevokeWord::Rfc7009 => RevocationMethod::Rfc7009,
+            RevokeWord::BearerPost => RevocationMethod::BearerPost,
+            RevokeWord::BasicDelete => RevocationMethod::BasicDelete,
+            RevokeWord::BearerDelete => RevocationMethod::BearerDelete,
+        }
+    }
+}
+
+impl From<ParamTable> for Param {
+    fn from(table: ParamTable) -> Self {
+        let ParamTable { description, default, one_of, ends_with } = table;
+        Param { description, default, one_of, ends_with }
+    }
+}
+
+impl From<RotationWord> for Rotation {
+    fn from(word: RotationWord) -> Self {
+        match word {
+            RotationWord::None => Rotation::None,
+            RotationWord::Overlap => Rotation::Overlap,
+            RotationWord::Predecessor => Rotation::Predecessor,
+            RotationWord::Grace { seconds, successor } => Rotation::Grace {
+                window: Duration::from_secs(seconds.into()),
+                successor: match successor {
+                    SuccessorWord::Same => Successor::Same,
+                    SuccessorWord::New => Successor::New,
+                },
+            },
+            RotationWord::Strict => Rotation::Strict,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse_provider_toml("acme.toml", text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn the_least_one_must_say() {
+        let provider =
+            parse_provider_toml("acme", "id = \"acme\"\nissuer = \"https://id.example.com\"").expect("enough");
+        assert_eq!(provider.display_name, "acme");
+        assert_eq!(provider.rotation, Rotation::Strict);
+        assert!(provider.has_code_flow());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_file() {
+        let text = "id = \"acme\"\ntoken_url = \"https://example.com/t\"\n";
+        for (more, key) in [
+            ("tokenurl = \"x\"", "tokenurl"),
+            ("[dialect]\nscope_seperator = \"comma\"", "scope_seperator"),
+            ("rotation = { grace = { seconds = 9, successor = \"same\", more = 1 } }", "more"),
+            ("[params.x]\ndescription = \"x\"\nrequired = true", "required"),
+        ] {
+            let error = error(&format!("{text}{more}"));
+            assert!(error.starts_with("acme.toml") && error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (text, says) in [
+            ("id = \"Acme\"", "lower-case"),
+            ("id = \"acme\"", "`token_url`"),
+            ("id = \"acme\"\ntoken_url = \"http://example.com/t\"", "https"),
+            ("id = \"acme\"\ntoken_url = \"https://{host}/t\"", "{host}"),
+            ("id = \"acme\"\nkind = \"login\"", "`login`"),
+            ("id = \"acme\"\nkind = \"request_signing\"\ntoken_url = \"https://example.com/t\"", "`token_url`"),
+            ("id = \"acme\"\nauthorize_url = \"https://example.com/a\"", "`token_url`"),
+            ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\n[params.x]\ndescription = \"x\"", "`params.x`"),
+            ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\nunverified = [\"issuer\"]", "`unverified`"),
+            ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\nsources = { revoke = \"m\" }", "`sources`"),
+            ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\nsources = { token_url = \"m\" }", "`unverified`"),
+            (
+                "id = \"acme\"\ntoken_url = \"https://example.com/t\"\n\
+                 rotation = { grace = { seconds = 2, successor = \"new\" } }",
+                "`rotation`",
+            ),
+            ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\napi_hosts = [\"example.com/x\"]", "`api_hosts`"),
+            (
+                "id = \"acme\"\ntoken_url = \"https://example.com/t\"\n[dialect.token_headers]\n\"a b\" = \"x\"",
+                "`dialect.token_headers`",
+            ),
+            (
+                "id = \"acme\"\ntoken_url = \"https://{x}.example.com/t\"\n[params.x]\ndescription = \"x\"\n\
+                 one_of = [\"a\"]\ndefault = \"b\"",
+                "`params.x`",
+            ),
+        ] {
+            let error = error(text);
+            assert!(error.starts_with("acme.toml") && error.contains(says), "{text}\n{error}");
+        }
+    }
+}
