@@ -1,5 +1,11 @@
 //! engine
 
 pub mod barrier;
+mod caller;
 pub mod catalogue;
+mod error;
+pub mod records;
 pub mod system;
+
+pub use caller::Caller;
+pub use error::{Blame, Error};

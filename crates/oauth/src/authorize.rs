@@ -25,6 +25,8 @@ pub struct AuthorizeParams<'a> {
     pub redirect_uri: &'a str,
     /// Scopes, separated by spaces.
     pub scope: Option<&'a str>,
+    /// Scopes of the dialect's companion, separated by spaces; sent only where there is one.
+    pub companion_scope: Option<&'a str>,
     /// What ties the callback to this request and this browser.
     pub state: &'a Secret,
     /// From [`pkce::Verifier::challenge`]; not sent where the dialect refuses PKCE.
@@ -46,7 +48,10 @@ pub fn build_authorize_url(dialect: &Dialect, request: &AuthorizeParams<'_>) -> 
         params.set(name.clone(), value);
     }
     params.set("response_type", "code");
-    set_scope(dialect, request.scope, &mut params);
+    set_scope(dialect, "scope", request.scope, &mut params);
+    if let Some(companion) = &dialect.companion {
+        set_scope(dialect, &companion.scope_param, request.companion_scope, &mut params);
+    }
     if dialect.callback == Callback::FormPost {
         params.set("response_mode", "form_post");
     }
@@ -56,7 +61,9 @@ pub fn build_authorize_url(dialect: &Dialect, request: &AuthorizeParams<'_>) -> 
             "client_id" => Some(request.client_id),
             _ => request.params.get(name).map(String::as_str),
         })?;
-        params.set(name.clone(), &value);
+        if !value.is_empty() {
+            params.set(name.clone(), &value);
+        }
     }
     let id_param = dialect.client_id_param.clone().unwrap_or_else(|| "client_id".to_owned());
     params.set(id_param, request.client_id);

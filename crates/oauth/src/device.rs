@@ -40,7 +40,7 @@ pub fn build_device_request(
     context: &RequestContext<'_>,
 ) -> Result<TokenRequest, BuildError> {
     let mut params = Params::new();
-    set_scope(dialect, scope, &mut params);
+    set_scope(dialect, "scope", scope, &mut params);
     client_request(dialect, url, client, context, params)
 }
 

@@ -29,7 +29,7 @@ pub struct Dialect {
     /// Parameters added to the authorization URL; `{name}` is filled in from the integration's `params`.
     pub authorize_params: BTreeMap<String, String>,
     /// Parameters added to every token request that is not a refresh; `{name}` as above, and `{redirect_uri}` and
-    /// `{client_id}` are known. One named like a standard parameter replaces it; an empty value takes it away.
+    /// `{client_id}` are known. One named like a standard parameter replaces it; one that comes out empty is not sent.
     pub token_params: BTreeMap<String, String>,
     /// The same for refreshes. `redirect_uri = "{redirect_uri}"` sends ours again.
     pub refresh_params: BTreeMap<String, String>,

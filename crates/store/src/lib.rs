@@ -1,1 +1,49 @@
-//! store
+//! Where tokenkeep keeps its records.
+//!
+//! A store is an untrusted box of sealed bytes with one promise: a write happens only if what is there is what its
+//! writer saw. The contract is [`tokenkeep_core::ports::Store`]; this crate holds those who fulfil it.
+//!
+//! - [`Memory`]: in this process, gone with it. For tests and trials.
+//! - [`layers`]: metrics and traces around any store.
+//! - [`conformance`] (feature `conformance`): the one suite every store passes, and the faults that prove it can fail.
+//!
+//! ```
+//! use tokenkeep_core::ports::{Expect, Kind, Put, Record, RecordKey, SealingKeyId, Store, Version};
+//! use tokenkeep_core::Tenant;
+//! use tokenkeep_store::Memory;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Memory::new();
+//! let mut record = Record {
+//!     key: RecordKey { tenant: Tenant::default_tenant(), kind: Kind::Connection, id: "google/alice".into() },
+//!     version: Version::default(), // the store decides
+//!     changed_at: "2026-01-01T00:00:00Z".parse()?,
+//!     expires_at: None,
+//!     due_at: None,
+//!     labels: vec![],
+//!     sealed_by: SealingKeyId("k1".into()),
+//!     sealed: b"sealed".to_vec(),
+//! #   deleted: false,
+//! };
+//! let Put::Committed(first) = store.put(&record, Expect::Absent).await? else { unreachable!("it was empty") };
+//!
+//! // Whoever read the first version may replace it, once.
+//! record.sealed = b"sealed anew".to_vec();
+//! assert!(matches!(store.put(&record, Expect::Version(&first)).await?, Put::Committed(_)));
+//! assert_eq!(store.put(&record, Expect::Version(&first)).await?, Put::Conflict);
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "conformance", test))]
+mod page;
+
+#[cfg(any(feature = "conformance", test))]
+pub mod conformance;
+pub mod layers;
+#[cfg(feature = "memory")]
+mod memory;
+
+#[cfg(feature = "memory")]
+pub use memory::Memory;

@@ -12,20 +12,25 @@ use crate::id::Tenant;
 /// `put` it answered with [`Put::Committed`] is there for every later reader; and "I cannot say" is never answered
 /// as "there is none". It judges no expiry by itself: `expires_at` only tells [`Store::sweep`] what is garbage, and
 /// the time comes with the call.
+///
+/// Times are kept to the microsecond; what is finer is cut off, in records and in filters alike.
 pub trait Store: fmt::Debug + Send + Sync {
     /// What this store is and what it can promise.
     fn describe(&self) -> StoreDescription;
 
-    /// The record, a tombstone included (see [`Record::deleted`]); `None` if there is neither.
+    /// The record, a tombstone included (see [`Record::deleted`]); `None` if there is neither. An expired record is
+    /// there until it is swept.
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>>;
 
-    /// Writes the whole record if what is there matches `expect`. `record.version` is ignored; the new version is in
-    /// the answer. A tombstone counts as absent.
+    /// Writes the whole record if what is there matches `expect`. `record.version` and `record.deleted` are ignored:
+    /// the new version is in the answer, and what is written is alive. A caller that stops waiting learns nothing:
+    /// the write may still happen.
     fn put<'a>(&'a self, record: &'a Record, expect: Expect<'a>) -> BoxFuture<'a, Result<Put, StoreError>>;
 
-    /// Puts a tombstone in the record's place if its version is still `version`. The tombstone carries `sealed`
-    /// (what its owner wants remembered of the deleted), appears in no list but [`Filter::ChangedSince`], and is
-    /// swept after `keep_until`.
+    /// Puts a tombstone in the place of the record, or tombstone, whose version still is `version`. Of `tombstone`
+    /// it keeps the key, `changed_at`, `sealed` (what its owner wants remembered of the deleted) and `sealed_by`;
+    /// it has no labels and is never due. It appears in no list but [`Filter::ChangedSince`] and
+    /// [`Filter::SealedBy`], and is swept once `keep_until`, its `expires_at`, has come.
     fn delete<'a>(
         &'a self,
         tombstone: &'a Record,
@@ -34,11 +39,14 @@ pub trait Store: fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<Put, StoreError>>;
 
     /// One page of records, ordered by a key that the cursor continues from: a record that is there throughout is
-    /// listed once, whatever else changes meanwhile.
+    /// listed once, whatever else changes meanwhile. The order means nothing else; only [`Store::claim`] goes by
+    /// time. A cursor that this store did not make gives an empty last page, not an error.
     fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, StoreError>>;
 
     /// Hands out up to `limit` records due at or before `due_before`, earliest first, and moves their `due_at` to
-    /// `until`, so that nobody else is handed them before. Versions stay as they are.
+    /// `until`, so that nobody else is handed them before. Versions stay as they are: a write that expects the
+    /// version read before the claim still succeeds. The records come as they now stand, `due_at` = `until`.
+    /// After an error some may have been moved: they come up again at `until`.
     fn claim(
         &self,
         kind: Kind,
@@ -47,13 +55,14 @@ pub trait Store: fmt::Debug + Send + Sync {
         until: Timestamp,
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>>;
 
-    /// How many records (tombstones aside) `query` would list; its page size and cursor are ignored.
+    /// How many records [`Store::list`] would list for `query`, over all pages; its page size and cursor are ignored.
     fn count<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Count, StoreError>>;
 
-    /// Removes records and tombstones whose `expires_at` is at or before `now`; answers how many.
+    /// Removes records and tombstones of every kind and tenant whose `expires_at` is at or before `now`; answers how
+    /// many. After an error some may be gone already; the next sweep takes the rest.
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// Whether the store answers at present.
+    /// Whether the store answers reads at present. It says nothing about room for writes.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
@@ -101,7 +110,7 @@ pub struct RecordKey {
     pub tenant: Tenant,
     /// What it is.
     pub kind: Kind,
-    /// Which one. Never a secret.
+    /// Which one: 1 to 512 bytes of any text without NUL, compared byte by byte. Never a secret.
     pub id: String,
 }
 
@@ -156,7 +165,7 @@ pub struct Record {
     pub expires_at: Option<Timestamp>,
     /// When somebody should look at it; `None` = never.
     pub due_at: Option<Timestamp>,
-    /// What it can be listed by, sorted by name, one value each.
+    /// What it can be listed by, in the order of [`LabelName::ALL`], one value each.
     pub labels: Vec<(LabelName, String)>,
     /// Which data key sealed it.
     pub sealed_by: SealingKeyId,
@@ -219,7 +228,7 @@ pub enum Filter {
     ExpiresBetween(Timestamp, Timestamp),
     /// Those changed at or after, tombstones included.
     ChangedSince(Timestamp),
-    /// Those sealed by this data key.
+    /// Those sealed by this data key, tombstones included: they need it too.
     SealedBy(SealingKeyId),
 }
 
@@ -232,7 +241,7 @@ pub struct Query {
     pub kind: Kind,
     /// Which.
     pub filter: Filter,
-    /// At most so many in one page; 1 at least.
+    /// At most so many in one page; 0 counts as 1.
     pub limit: u32,
     /// Where the last page ended.
     pub cursor: Option<Cursor>,
@@ -278,7 +287,8 @@ pub struct StoreDescription {
 /// Why a store did not answer. None of these says anything about whether a record exists.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, is full, is read-only or takes too long. Nothing was changed. Try again later.
+    /// It cannot be reached, is full, is read-only or takes too long. No record was written or deleted (for claims
+    /// and sweeps see there). Try again later.
     #[error("the store is unavailable: {reason}")]
     Unavailable {
         /// For the log.

@@ -38,7 +38,7 @@ pub fn commit(seen: &Seen, held: &Held, now: Timestamp) -> Verdict {
     if record.generation < held.base {
         return Verdict::Write(Box::new(Connection { updated_at: now, ..held.successor.clone() }));
     }
-    if record.fingerprint() == Some(held.spent) {
+    if held.spent_what_is_in(record) {
         return if held.rotated() || record.generation == held.base {
             Verdict::Write(Box::new(held.merge_into(record, now)))
         } else {

@@ -167,8 +167,10 @@ fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) 
     match policy.rotation {
         Rotation::None | Rotation::Overlap | Rotation::Predecessor => spend,
         Rotation::Grace { window, .. } => {
-            // A clock that went backwards tells us nothing about the window.
-            let elapsed = (attempt.first_spend_at <= now.wall).then(|| between(attempt.first_spend_at, now.wall));
+            // The window is judged by the wall clock, the only one that another machine can have written down. A clock
+            // that went backwards tells nothing, and one that we have watched longer than it says is wrong.
+            let elapsed =
+                (attempt.first_spend_at <= now.wall).then(|| between(attempt.first_spend_at, now.wall).max(still));
             let arrives = policy.spend_within + policy.deadline;
             match elapsed {
                 Some(elapsed) if attempt.replays == 0 && elapsed + arrives <= window => spend,

@@ -69,6 +69,8 @@ enum Lease {
     Renewing,
     /// A renewal failed in a way that only a read can tell.
     Rereading,
+    /// That read could not be answered; another one comes in a while.
+    Unsure,
     /// The record no longer holds our attempt. The exchange goes on all the same.
     Lost,
 }
@@ -111,11 +113,19 @@ enum Ending {
     Refused { code: String },
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum SettleStep {
+    /// An answer to something older is on its way.
     Busy,
     Reading,
-    Writing,
+    Writing(Box<Connection>),
+}
+
+/// What the record shows once an attempt's end is written down.
+enum After {
+    Stands(Box<Connection>),
+    Gone,
+    Unknown,
 }
 
 /// What the driver must do.
@@ -371,7 +381,7 @@ impl Flight {
 
     fn on_record(&mut self, now: Now, seen: Result<Seen, ()>) -> Vec<Effect> {
         let Ok(seen) = seen else { return self.finish(Outcome::StoreUnavailable) };
-        if let Some(effects) = self.heal(&seen) {
+        if let Some(effects) = self.heal(&seen, now) {
             return effects;
         }
         let Seen::Live(record, version) = seen else { return self.finish(Outcome::Absent) };
@@ -393,22 +403,16 @@ impl Flight {
 
     /// Nobody acts on a record older than what its journal or its cache knows of that incarnation: the newer is
     /// committed first.
-    fn heal(&mut self, seen: &Seen) -> Option<Vec<Effect>> {
-        let held = self.local.held.as_deref();
-        let newer = match seen {
-            Seen::Absent => held.is_some(),
-            Seen::Deleted(..) => false,
-            Seen::Live(record, _) => held.is_some_and(|h| {
-                h.successor.incarnation == record.incarnation && h.successor.generation > record.generation
-            }),
-        };
-        if newer {
-            return self.local.held.take().map(|held| {
-                let newer = Effect::Publish(Box::new(held.successor.clone()));
-                let mut effects = self.commit_kept(held, true);
-                effects.insert(0, newer);
-                effects
-            });
+    fn heal(&mut self, seen: &Seen, now: Now) -> Option<Vec<Effect>> {
+        let newer = self.local.held.as_ref().filter(|held| {
+            seen.live().is_none_or(|record| held.is_missing_from(record))
+                && matches!(commit(seen, held, now.wall), Verdict::Write(_))
+        });
+        if let Some(held) = newer.cloned() {
+            let publish = Effect::Publish(Box::new(held.successor.clone()));
+            let mut effects = self.commit_kept(held, true);
+            effects.insert(0, publish);
+            return Some(effects);
         }
         let behind = seen.live().is_some_and(|record| {
             self.local
@@ -481,7 +485,9 @@ impl Flight {
                 let write = Effect::Write { connection: claim.clone(), expect: Some(version) };
                 (Lease::Renewing, vec![write, renew_again])
             }
-            (lease @ (Lease::Renewing | Lease::Rereading), Input::Timer(Timer::Renew)) => (lease, vec![renew_again]),
+            (lease @ (Lease::Renewing | Lease::Rereading | Lease::Unsure), Input::Timer(Timer::Renew)) => {
+                (lease, vec![renew_again])
+            }
             (Lease::Renewing, Input::Written(Written::Committed(version))) => (Lease::Held(version), vec![]),
             (Lease::Renewing, Input::Written(_)) => (Lease::Rereading, vec![Effect::Read]),
             (Lease::Rereading, Input::Record(seen)) => match seen {
@@ -490,9 +496,9 @@ impl Flight {
                     (Lease::Held(version), vec![])
                 }
                 Ok(_) => (Lease::Lost, vec![]),
-                Err(()) => (Lease::Rereading, vec![Effect::Timer(Timer::Retry, RETRY_CEILING)]),
+                Err(()) => (Lease::Unsure, vec![Effect::Timer(Timer::Retry, RETRY_FIRST)]),
             },
-            (Lease::Rereading, Input::Timer(Timer::Retry)) => (Lease::Rereading, vec![Effect::Read]),
+            (Lease::Unsure, Input::Timer(Timer::Retry)) => (Lease::Rereading, vec![Effect::Read]),
             (lease, _) => (lease, vec![]),
         };
         self.state = State::Exchanging { claim, lease };
@@ -514,7 +520,7 @@ impl Flight {
                         writing = Some(successor);
                         StoreSide::Writing
                     }
-                    Lease::Lost => {
+                    Lease::Lost | Lease::Unsure => {
                         effects.push(Effect::Read);
                         StoreSide::Reading
                     }
@@ -646,7 +652,7 @@ impl Flight {
     fn settling(&mut self, now: Now, how: Ending, step: SettleStep, input: Input) -> Vec<Effect> {
         let (step, effects) = match (step, input) {
             (SettleStep::Busy, Input::Written(_) | Input::Record(_)) => (SettleStep::Reading, vec![Effect::Read]),
-            (SettleStep::Reading, Input::Record(Err(()))) => return self.settled(how, None),
+            (SettleStep::Reading, Input::Record(Err(()))) => return self.settled(how, After::Unknown),
             (SettleStep::Reading, Input::Record(Ok(seen))) => {
                 let settled = match &how {
                     Ending::NotSent => settle(&seen, self.attempt, &Settle::Release, now.wall),
@@ -655,15 +661,20 @@ impl Flight {
                 };
                 match (settled, seen) {
                     (Settled::Write(connection), Seen::Live(_, version)) => {
-                        (SettleStep::Writing, vec![Effect::Write { connection, expect: Some(version) }])
+                        let write = Effect::Write { connection: connection.clone(), expect: Some(version) };
+                        (SettleStep::Writing(connection), vec![write])
                     }
-                    (_, seen) => return self.settled(how, Some(seen)),
+                    (_, Seen::Live(record, _)) => return self.settled(how, After::Stands(record)),
+                    (_, Seen::Absent | Seen::Deleted(..)) => return self.settled(how, After::Gone),
                 }
             }
-            (SettleStep::Writing, Input::Written(Written::Committed(_) | Written::Conflict | Written::Unknown)) => {
+            (SettleStep::Writing(written), Input::Written(Written::Committed(_))) => {
+                return self.settled(how, After::Stands(written));
+            }
+            (SettleStep::Writing(_), Input::Written(Written::Conflict | Written::Unknown)) => {
                 (SettleStep::Reading, vec![Effect::Read])
             }
-            (SettleStep::Writing, Input::Written(Written::Unavailable)) => return self.settled(how, None),
+            (SettleStep::Writing(_), Input::Written(Written::Unavailable)) => return self.settled(how, After::Unknown),
             (step, _) => (step, vec![]),
         };
         self.state = State::Settling { how, step };
@@ -671,24 +682,23 @@ impl Flight {
     }
 
     /// The record no longer shows the attempt as running, or the store cannot say.
-    fn settled(&mut self, how: Ending, seen: Option<Seen>) -> Vec<Effect> {
-        let connection = match seen {
-            None => None,
-            Some(Seen::Live(connection, _)) => Some(connection),
-            Some(Seen::Absent | Seen::Deleted(..)) => return self.finish(Outcome::Absent),
-        };
-        match (how, connection) {
-            (Ending::NotSent | Ending::Without(Settle::Unanswered { replay: true, .. }, _), Some(_))
+    fn settled(&mut self, how: Ending, after: After) -> Vec<Effect> {
+        match (how, after) {
+            (_, After::Gone) => self.finish(Outcome::Absent),
+            (Ending::NotSent | Ending::Without(Settle::Unanswered { replay: true, .. }, _), After::Stands(_))
             // The record moved on, an alternate took its place, or the user must come back: the next look tells.
-            | (Ending::Refused { .. }, Some(_)) => {
+            | (Ending::Refused { .. }, After::Stands(_)) => {
                 self.attempt = AttemptId(Ulid::from(u128::from(self.attempt.0).wrapping_add(1)));
                 self.restart()
             }
-            (Ending::NotSent, None) => self.finish(Outcome::StoreUnavailable),
-            (Ending::Refused { code }, None) => {
+            (Ending::NotSent, After::Unknown) => self.finish(Outcome::StoreUnavailable),
+            (Ending::Refused { code }, After::Unknown) => {
                 self.finish(Outcome::Failed { connection: None, fault: Fault::Rejected { code } })
             }
-            (Ending::Without(_, fault), connection) => self.finish(Outcome::Failed { connection, fault }),
+            (Ending::Without(_, fault), After::Stands(connection)) => {
+                self.finish(Outcome::Failed { connection: Some(connection), fault })
+            }
+            (Ending::Without(_, fault), After::Unknown) => self.finish(Outcome::Failed { connection: None, fault }),
         }
     }
 }

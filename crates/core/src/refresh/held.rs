@@ -50,6 +50,19 @@ impl Held {
         self.successor.fingerprint() != Some(self.spent)
     }
 
+    /// Whether `record` still holds what was spent for this reply, or for an ancestor of it.
+    pub(super) fn spent_what_is_in(&self, record: &Connection) -> bool {
+        record.fingerprint().is_some_and(|f| f == self.spent || self.successor.spent.contains(f))
+    }
+
+    /// Whether `record` is older than this reply: by its generation, or because it still holds what was spent. (The
+    /// generation alone does not tell: a PUT may have raised it meanwhile.)
+    pub fn is_missing_from(&self, record: &Connection) -> bool {
+        record.incarnation == self.successor.incarnation
+            && record.committed_by != Some(self.attempt)
+            && (self.successor.generation > record.generation || (self.rotated() && self.spent_what_is_in(record)))
+    }
+
     /// `record` with this reply in place of its tokens, one generation on; everything else as `record` has it.
     pub(super) fn merge_into(&self, record: &Connection, now: Timestamp) -> Connection {
         let mut merged = Held { successor: record.clone(), ..self.clone() };

@@ -49,7 +49,7 @@ pub enum TokenFailure {
     /// RFC 8628: not decided yet; poll five seconds slower from now on.
     #[error("the user has not decided yet, and we asked too often")]
     SlowDown,
-    /// RFC 8628: the device code is dead; start over.
+    /// RFC 8628: the device code is dead; start over. Where something else was exchanged, it is that which is dead.
     #[error("the device code expired")]
     DeviceExpired,
     /// One cannot tell whether the provider acted: what was sent may be spent.

@@ -136,15 +136,41 @@ pub fn build_token_request(
         authenticate(dialect, url, client, context, &mut params, &mut headers)?;
     }
     for (name, template) in extra {
-        params.set(name.clone(), &context.fill(template, client)?);
+        let value = context.fill(template, client)?;
+        if !value.is_empty() {
+            params.set(name.clone(), &value);
+        }
     }
     set_headers(dialect, client, context, &mut headers)?;
-    if by_get {
-        let mut url = url.clone();
-        url.query_pairs_mut().extend_pairs(params.iter());
-        return Ok(TokenRequest { method: Method::GET, url, headers, body: Zeroizing::default() });
-    }
-    Ok(post(dialect.body, url.clone(), headers, &params))
+    Ok(if by_get { get(url, headers, &params) } else { post(dialect.body, url.clone(), headers, &params) })
+}
+
+/// Builds the swap of a code's short-lived access token for one that lasts ([`Dialect::long_lived`]), at the swap's
+/// own `url`. Its reply is read by [`crate::token::parse_token_response`] and takes the first one's place.
+pub fn build_long_lived_swap(
+    dialect: &Dialect,
+    url: &Url,
+    client: &Client,
+    access_token: &Secret,
+    context: &RequestContext<'_>,
+) -> Result<TokenRequest, BuildError> {
+    let swap = dialect.long_lived.as_ref().ok_or(BuildError::NoSuchGrant)?;
+    let secret = client.secret.as_ref().ok_or(BuildError::MissingSecret)?;
+    let mut params = Params::new();
+    params.set("grant_type", &swap.grant_type);
+    params.set("client_secret", secret.expose_secret());
+    params.set("access_token", access_token.expose_secret());
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    set_headers(dialect, client, context, &mut headers)?;
+    Ok(get(url, headers, &params))
+}
+
+/// A GET with `params` in the query, secrets and all: the providers that want it so leave no choice.
+fn get(url: &Url, headers: HeaderMap, params: &Params) -> TokenRequest {
+    let mut url = url.clone();
+    url.query_pairs_mut().extend_pairs(params.iter());
+    TokenRequest { method: Method::GET, url, headers, body: Zeroizing::default() }
 }
 
 /// Builds a POST of `params` with the client's proof: what the endpoints beside the token endpoint take.
@@ -206,17 +232,17 @@ fn set_grant(dialect: &Dialect, grant: &Grant, params: &mut Params) -> Result<()
             }
             params.set("refresh_token", refresh_token.expose_secret());
             if dialect.refresh != RefreshRequest::TokenOnly {
-                set_scope(dialect, scope.as_deref(), params);
+                set_scope(dialect, "scope", scope.as_deref(), params);
             }
         }
         Grant::ClientCredentials { scope } => {
             params.set("grant_type", "client_credentials");
-            set_scope(dialect, scope.as_deref(), params);
+            set_scope(dialect, "scope", scope.as_deref(), params);
         }
         Grant::JwtBearer { assertion, scope } => {
             params.set("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
             params.set("assertion", assertion.expose_secret());
-            set_scope(dialect, scope.as_deref(), params);
+            set_scope(dialect, "scope", scope.as_deref(), params);
         }
         Grant::DeviceCode { device_code } => {
             params.set("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
@@ -239,21 +265,21 @@ fn set_grant(dialect: &Dialect, grant: &Grant, params: &mut Params) -> Result<()
             params.set("grant_type", "password");
             params.set("username", username);
             params.set("password", password.expose_secret());
-            set_scope(dialect, scope.as_deref(), params);
+            set_scope(dialect, "scope", scope.as_deref(), params);
         }
     }
     Ok(())
 }
 
-/// Sets `scope` joined as the provider wants it.
-pub(crate) fn set_scope(dialect: &Dialect, scope: Option<&str>, params: &mut Params) {
+/// Sets the parameter `name` to the scopes, joined as the provider wants them.
+pub(crate) fn set_scope(dialect: &Dialect, name: &str, scope: Option<&str>, params: &mut Params) {
     let separator = match dialect.scope_separator {
         ScopeSeparator::Space => " ",
         ScopeSeparator::Comma => ",",
         ScopeSeparator::None => return,
     };
     let scopes: Vec<&str> = scope.unwrap_or_default().split_whitespace().collect();
-    params.set("scope", &scopes.join(separator));
+    params.set(name.to_owned(), &scopes.join(separator));
 }
 
 /// Puts the client's proof where the dialect wants it. A client without a secret is a public one, whatever the

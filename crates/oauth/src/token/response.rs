@@ -66,6 +66,34 @@ pub fn parse_token_response(
     judge(dialect, status, headers, body, now, |top| tokens(dialect, top, now, default_lifetime))
 }
 
+/// What a code brought, where one consent may bring two sets of tokens ([`Dialect::companion`]).
+#[derive(Clone, Debug)]
+pub struct CodeReply {
+    /// The tokens where [`Dialect::reply`] says; with a companion, they may be absent.
+    pub tokens: Option<TokenReply>,
+    /// The companion's. At least one of the two is there.
+    pub companion: Option<TokenReply>,
+}
+
+/// Reads the reply to an authorization code: like [`parse_token_response`], and with the companion in it.
+pub fn parse_code_response(
+    dialect: &Dialect,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+    default_lifetime: Option<Duration>,
+) -> Result<CodeReply, TokenFailure> {
+    judge(dialect, status, headers, body, now, |top| {
+        let beside = dialect.companion.as_ref().and_then(|c| top.get(c.under.as_str()));
+        let reply = CodeReply {
+            tokens: tokens(dialect, top, now, default_lifetime),
+            companion: beside.and_then(|place| tokens_at(dialect, place, now, default_lifetime)),
+        };
+        (reply.tokens.is_some() || reply.companion.is_some()).then_some(reply)
+    })
+}
+
 /// Judges a reply by the table above; `read` finds in it what a success must hold.
 pub(crate) fn judge<T>(
     dialect: &Dialect,
@@ -175,12 +203,20 @@ fn graph(error: &Value) -> Option<ErrorCode> {
 }
 
 fn tokens(dialect: &Dialect, top: &Value, now: Timestamp, default_lifetime: Option<Duration>) -> Option<TokenReply> {
-    // Slack's refresh of a user token answers at the top, so a missing member means the top; a member without a
-    // token means no token, never somebody else's.
+    // A missing member means the top; a member without a token means no token, never somebody else's.
     let place = match &dialect.reply {
         ReplyShape::Plain => top,
         ReplyShape::Under(member) => top.get(member.as_str()).unwrap_or(top),
     };
+    tokens_at(dialect, place, now, default_lifetime)
+}
+
+fn tokens_at(
+    dialect: &Dialect,
+    place: &Value,
+    now: Timestamp,
+    default_lifetime: Option<Duration>,
+) -> Option<TokenReply> {
     let secret = |name| text(place, name).filter(|s| is_token(s)).map(Secret::from);
     Some(TokenReply {
         access_token: secret("access_token")?,

@@ -1,0 +1,103 @@
+//! The refresh protocol held against a model of everything that can go wrong around it.
+//!
+//! A *world* is a store, a provider and two to four instances that run the very state machine the service runs. A
+//! schedule (a list of numbers, so that it can be shrunk) decides at each step what happens next: whose read is
+//! answered, whose write is lost on the way back, who dies, who freezes and for how long, when a clock jumps, when the
+//! store rolls back to an earlier state, when a user consents again or deletes. Then everything that can come back
+//! comes back, and the invariants of ARCHITECTURE.md are checked: 1 (no rotated refresh token that reached us is
+//! lost), 2 (no two spends of one refresh token in flight at once, with its stated exception) and 6 (an outage is
+//! neither absence nor refusal).
+//!
+//! `PROPTEST_CASES` sets how many schedules are tried.
+
+mod instance;
+mod provider;
+mod schedule;
+mod store;
+mod world;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use world::{Setting, SpoiltBy, World};
+
+fn settings(spoilt_by: Option<SpoiltBy>) -> impl Strategy<Value = (Setting, Vec<u16>)> {
+    let rotation = prop_oneof![
+        4 => Just(provider::STRICT),
+        1 => Just(provider::NONE),
+        1 => Just(provider::OVERLAP),
+        1 => Just(provider::PREDECESSOR),
+        1 => Just(provider::GRACE_SAME),
+        1 => Just(provider::GRACE_NEW),
+    ];
+    let setting = (2usize..=4, rotation, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        move |(instances, rotation, rollbacks, users, jumps)| Setting {
+            instances,
+            rotation,
+            rollbacks,
+            users,
+            jumps,
+            spoilt_by,
+        },
+    );
+    (setting, proptest::collection::vec(any::<u16>(), 20..220))
+}
+
+fn run(setting: Setting, schedule: &[u16]) -> Result<(), TestCaseError> {
+    let mut world = World::new(setting);
+    for &choice in schedule {
+        world.act(choice);
+    }
+    world.recover();
+    match world.violation() {
+        None => Ok(()),
+        Some(violation) => Err(TestCaseError::fail(format!("{violation}\n{}", world.story()))),
+    }
+}
+
+fn runner(cases: Option<u32>) -> TestRunner {
+    let mut config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    if let Some(cases) = cases {
+        config.cases = cases;
+    }
+    TestRunner::new_with_rng(config, proptest::test_runner::TestRng::deterministic_rng(Default::default()))
+}
+
+#[test]
+fn invariants_hold_under_every_schedule() {
+    let result = runner(None).run(&settings(None), |(setting, schedule)| run(setting, &schedule));
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+/// Each of these would be a defect of the protocol; the model must find every one of them.
+fn is_found(spoilt_by: SpoiltBy) {
+    let result = runner(Some(20_000)).run(&settings(Some(spoilt_by)), |(setting, schedule)| run(setting, &schedule));
+    let Err(error) = result else { panic!("{spoilt_by:?} went unnoticed") };
+    println!("{spoilt_by:?}: {error}");
+}
+
+#[test]
+fn finds_a_skipped_intent() {
+    is_found(SpoiltBy::IntentSkipped);
+}
+
+#[test]
+fn finds_a_compare_and_swap_on_the_generation_alone() {
+    is_found(SpoiltBy::CasOnGenerationAlone);
+}
+
+#[test]
+fn finds_a_late_reply_dropped() {
+    is_found(SpoiltBy::LateReplyDropped);
+}
+
+#[test]
+fn finds_a_journal_entry_removed_at_commit() {
+    is_found(SpoiltBy::JournalRemovedAtCommit);
+}
+
+#[test]
+fn finds_a_timeout_read_as_refusal() {
+    is_found(SpoiltBy::TimeoutReadAsRefusal);
+}

@@ -1,0 +1,225 @@
+//! How HTTP reaches a provider: the one implementation of the [`Transport`] port, and the only place that opens
+//! sockets towards providers.
+//!
+//! It is built on hyper's connection API instead of a pooling client, because a refresh token must be spent at most
+//! once: every request has a connection of its own, no redirect is followed, nothing is retried, and the moment of
+//! the first byte is guarded ([`first_byte`]). Everything slow comes before that moment: the pacing permit
+//! ([`Pacer`]), the name lookup and TCP ([`dial`]), TLS ([`tls`]). What follows is one [`exchange`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{sync::Arc, time::Duration};
+//! use tokenkeep_core::ports::{Endpoint, Request, Transport};
+//! use tokenkeep_engine::{
+//!     system::SystemClock,
+//!     transport::{HyperTransport, Pacer, TransportOptions},
+//! };
+//!
+//! let clock = Arc::new(SystemClock);
+//! let pacer = Arc::new(Pacer::new(clock.clone(), Default::default()));
+//! let transport = HyperTransport::new(clock, pacer, &TransportOptions::default())?;
+//!
+//! let url: url::Url = "https://accounts.example/.well-known/openid-configuration".parse()?;
+//! let connected = transport.connect(&Endpoint { url: url.clone(), timeout: Duration::from_secs(5) }).await?;
+//! let request = Request { method: http::Method::GET, url, headers: Default::default(), body: Default::default() };
+//! let reply = connected.send(request, None).await?;
+//! println!("{}", reply.status);
+//! # Ok(())
+//! # }
+//! ```
+
+mod dial;
+mod exchange;
+mod first_byte;
+mod pace;
+mod tls;
+
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokenkeep_core::{
+    Boot,
+    ports::{BoxFuture, Clock, Connected, Endpoint, Reply, Request, SendError, Transport, TransportError},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use url::{Host, Origin, Url};
+
+use self::{
+    first_byte::{FirstByte, Wire},
+    pace::Permit,
+    tls::Tls,
+};
+pub use self::{
+    pace::{Pace, Pacer, Pacing},
+    tls::ExtraCaError,
+};
+
+/// What an installation may choose about its connections to providers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportOptions {
+    /// Certificates (PEM) to trust beside those of the machine: a private authority's.
+    pub extra_ca_file: Option<PathBuf>,
+    /// Allows `http` to hosts other than this machine, in the clear.
+    pub allow_plain_http: bool,
+    /// When an exchange without a complete reply is given up. Callers wait for less; this only ends an exchange with
+    /// a provider that never answers.
+    pub reply_within: Duration,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self { extra_ca_file: None, allow_plain_http: false, reply_within: Duration::from_mins(2) }
+    }
+}
+
+/// The [`Transport`] over hyper and rustls.
+pub struct HyperTransport {
+    clock: Arc<dyn Clock>,
+    pacer: Arc<Pacer>,
+    tls: Tls,
+    allow_plain_http: bool,
+    reply_within: Duration,
+}
+
+impl fmt::Debug for HyperTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HyperTransport").field("pacer", &self.pacer).finish_non_exhaustive()
+    }
+}
+
+impl HyperTransport {
+    /// Reads the machine's trusted certificates and the extra ones. A machine without any is no error here: plain
+    /// connections to itself still work, and every other one says why it does not.
+    pub fn new(clock: Arc<dyn Clock>, pacer: Arc<Pacer>, options: &TransportOptions) -> Result<Self, ExtraCaError> {
+        let tls = Tls::new(Arc::clone(&clock), options.extra_ca_file.as_deref())?;
+        let TransportOptions { allow_plain_http, reply_within, .. } = *options;
+        Ok(Self { clock, pacer, tls, allow_plain_http, reply_within })
+    }
+
+    async fn open(&self, endpoint: &Endpoint) -> Result<Box<dyn Connected>, TransportError> {
+        let target = Target::of(&endpoint.url, self.allow_plain_http)?;
+        let unreachable = |reason: String| TransportError::Unreachable { host: target.host.to_string(), reason };
+        let permit = self.pacer.enter(&endpoint.url, endpoint.timeout).await.map_err(|e| unreachable(e.to_string()))?;
+        let guard = Arc::new(FirstByte::new(Arc::clone(&self.clock)));
+        let stream = tokio::select! {
+            biased;
+            stream = self.reach(&target, &guard) => stream.map_err(unreachable)?,
+            () = self.clock.sleep(endpoint.timeout) => {
+                return Err(unreachable(format!("no connection within {} s", endpoint.timeout.as_secs_f64())));
+            }
+        };
+        Ok(Box::new(OpenConnection {
+            stream,
+            guard,
+            origin: endpoint.url.origin(),
+            clock: Arc::clone(&self.clock),
+            reply_within: self.reply_within,
+            permit,
+        }))
+    }
+
+    /// Name lookup, TCP, TLS.
+    async fn reach(&self, target: &Target, guard: &Arc<FirstByte>) -> Result<Box<dyn Stream>, String> {
+        let addresses = dial::resolve(&target.host, target.port).await?;
+        let addresses = addresses.into_iter().filter(|address| !target.loopback_only || address.ip().is_loopback());
+        let tcp = dial::connect(addresses.collect(), self.clock.as_ref()).await?;
+        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+        let wire = Wire::new(tcp, Arc::clone(guard));
+        if !target.tls {
+            return Ok(Box::new(wire));
+        }
+        let connector = TlsConnector::from(self.tls.config()?);
+        let name = tls::server_name(&target.host)?;
+        let stream = connector.connect(name, wire).await.map_err(|error| format!("TLS: {error}"))?;
+        Ok(Box::new(stream))
+    }
+}
+
+impl Transport for HyperTransport {
+    fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Box<dyn Connected>, TransportError>> {
+        Box::pin(self.open(endpoint))
+    }
+}
+
+/// Where a URL leads.
+struct Target {
+    host: Host,
+    port: u16,
+    tls: bool,
+    /// Whatever its name resolves to, only this machine may be spoken to.
+    loopback_only: bool,
+}
+
+impl Target {
+    /// Secrets travel in requests, so they travel encrypted: `http` is for this machine only, unless allowed.
+    fn of(url: &Url, allow_plain_http: bool) -> Result<Self, TransportError> {
+        let forbidden = || TransportError::Forbidden { host: url.host_str().unwrap_or_default().to_owned() };
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else { return Err(forbidden()) };
+        let tls = match url.scheme() {
+            "https" => true,
+            "http" if allow_plain_http || is_loopback(&host) => false,
+            _ => return Err(forbidden()),
+        };
+        Ok(Self { host: host.to_owned(), port, tls, loopback_only: !tls && !allow_plain_http })
+    }
+}
+
+/// RFC 6761 6.3: `localhost` and the names under it are this machine.
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),
+        Host::Ipv6(address) => IpAddr::from(*address).is_loopback(),
+    }
+}
+
+/// What HTTP is spoken over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+struct OpenConnection {
+    stream: Box<dyn Stream>,
+    guard: Arc<FirstByte>,
+    origin: Origin,
+    clock: Arc<dyn Clock>,
+    reply_within: Duration,
+    /// Given back when the exchange is over.
+    permit: Permit,
+}
+
+impl fmt::Debug for OpenConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenConnection({})", self.origin.ascii_serialization())
+    }
+}
+
+impl OpenConnection {
+    async fn exchange(self, request: Request, not_after: Option<Boot>) -> Result<Reply, SendError> {
+        let Self { stream, guard, origin, clock, reply_within, permit } = self;
+        if request.url.origin() != origin {
+            return Err(SendError::NotSent { reason: "the request is for another origin".to_owned() });
+        }
+        guard.arm(not_after);
+        let result = tokio::select! {
+            biased;
+            result = exchange::run(stream, request) => result.map_err(|failure| failure.describe()),
+            () = clock.sleep(reply_within) => Err(format!("no complete reply within {} s", reply_within.as_secs_f64())),
+        };
+        drop(permit);
+        result.map_err(|reason| match guard.outcome() {
+            first_byte::Outcome::TooLate => SendError::NotSent { reason: "it was too late to send it".to_owned() },
+            first_byte::Outcome::NothingWritten => SendError::NotSent { reason },
+            first_byte::Outcome::Written => SendError::Cut { reason },
+        })
+    }
+}
+
+impl Connected for OpenConnection {
+    fn send(
+        self: Box<Self>,
+        request: Request,
+        not_after: Option<Boot>,
+    ) -> BoxFuture<'static, Result<Reply, SendError>> {
+        Box::pin(self.exchange(request, not_after))
+    }
+}
