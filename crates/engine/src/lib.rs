@@ -6,6 +6,7 @@ pub mod catalogue;
 mod error;
 pub mod records;
 pub mod system;
+pub mod transport;
 
 pub use caller::Caller;
 pub use error::{Blame, Error};
