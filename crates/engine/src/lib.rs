@@ -4,6 +4,7 @@ pub mod barrier;
 mod caller;
 pub mod catalogue;
 mod error;
+pub mod journal;
 pub mod records;
 pub mod system;
 pub mod transport;
