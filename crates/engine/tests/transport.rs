@@ -193,12 +193,27 @@ async fn an_exchange_without_a_reply_ends_as_a_cut() {
 }
 
 #[tokio::test]
+async fn whoever_drops_an_exchange_cuts_it() {
+    let (_, transport) = transport(&TransportOptions::default());
+    let (listener, url) = listen().await;
+    let connected = transport.connect(&endpoint(&url)).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    tokio::select! {
+        biased;
+        result = connected.send(post(&url, "secret=1"), None) => panic!("{result:?}"),
+        request = read_request(&mut stream, "secret=1".len()) => assert!(request.ends_with("secret=1")),
+    }
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_request_goes_only_where_its_connection_leads() {
     let (_, transport) = transport(&TransportOptions::default());
-    let (_listener, url) = listen().await;
-    let connected = transport.connect(&endpoint(&url)).await.unwrap();
+    let provider = FakeProvider::start(Arc::new(ManualClock::default()), Config::default()).await;
+    let connected = transport.connect(&endpoint(provider.url("/token").as_str())).await.unwrap();
     let result = connected.send(post("https://127.0.0.1/token", "secret=1"), None).await;
     assert!(matches!(result, Err(SendError::NotSent { .. })), "{result:?}");
+    assert_eq!(provider.calls(), 0);
 }
 
 #[tokio::test]

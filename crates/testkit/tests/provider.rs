@@ -11,17 +11,18 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokenkeep_core::{Rotation, ports::Clock as _};
 use tokenkeep_testkit::{Config, FakeProvider, Fault, ManualClock, Outcome, RequiredAuth};
-use tokio::net::TcpSocket;
+use tokio::{net::TcpSocket, task::JoinSet};
 
 /// Sends one request on a connection of its own; an error = the connection was cut.
 async fn send(provider: &FakeProvider, request: Request<Full<Bytes>>) -> hyper::Result<Response<Bytes>> {
     let address = provider.issuer().trim_start_matches("http://").parse().unwrap();
     let stream = TcpSocket::new_v4().unwrap().connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
+    // A set ends its tasks when dropped: whoever drops this future hangs up.
+    let mut connections = JoinSet::new();
+    connections.spawn(connection);
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = body.collect().await?.to_bytes();
-    connection.abort();
     Ok(Response::from_parts(head, body))
 }
 
@@ -286,15 +287,12 @@ async fn a_held_request_is_processed_even_if_its_caller_is_gone() {
     assert!(provider.is_live(&first));
     assert!(!provider.log()[0].finished);
     // A second request with the same token, while the first is still held, is two in flight.
-    let late = provider.hold_next();
-    let exchange = async { refresh(&provider, &first).await.unwrap().0 };
-    let test = async {
-        late.arrived().await;
-        gate.release();
-        late.release();
-    };
-    tokio::join!(exchange, test);
+    provider.fault(Fault::cut_before());
+    assert!(refresh(&provider, &first).await.is_err());
     assert_eq!((provider.max_in_flight(), provider.spends(&first)), (2, 2));
+    gate.release();
+    provider.finished(2).await;
+    assert!(!provider.is_live(&first), "it was spent, and nobody heard of it");
 }
 
 #[tokio::test]

@@ -48,3 +48,28 @@ async fn connect_to(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) 
     let result = TcpStream::connect(address).await;
     (address, result)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokenkeep_testkit::ManualClock;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_refuses() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let clock = ManualClock::default();
+        let stream = connect([closed, open].into(), &clock).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), open);
+        let refused = connect([closed, closed].into(), &clock).await.unwrap_err();
+        assert!(refused.starts_with(&closed.to_string()), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn an_address_is_needed() {
+        assert!(connect(VecDeque::new(), &ManualClock::default()).await.is_err());
+    }
+}

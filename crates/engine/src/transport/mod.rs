@@ -3,8 +3,8 @@
 //!
 //! It is built on hyper's connection API instead of a pooling client, because a refresh token must be spent at most
 //! once: every request has a connection of its own, no redirect is followed, nothing is retried, and the moment of
-//! the first byte is guarded ([`first_byte`]). Everything slow comes before that moment: the pacing permit
-//! ([`Pacer`]), the name lookup and TCP ([`dial`]), TLS ([`tls`]). What follows is one [`exchange`].
+//! the first byte is guarded (`first_byte`). Everything slow comes before that moment: the pacing permit
+//! ([`Pacer`]), the name lookup and TCP (`dial`), TLS (`tls`). What follows is one `exchange`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,11 +46,10 @@ use url::{Host, Origin, Url};
 
 use self::{
     first_byte::{FirstByte, Wire},
-    pace::Permit,
     tls::Tls,
 };
 pub use self::{
-    pace::{Pace, Pacer, Pacing},
+    pace::{Pace, Pacer, Pacing, Permit, Quiet},
     tls::ExtraCaError,
 };
 

@@ -60,6 +60,8 @@ struct Shared {
     state: Mutex<State>,
     /// How many token requests came in.
     calls: watch::Sender<usize>,
+    /// How many of them the provider is done with.
+    finished: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
@@ -182,6 +184,13 @@ impl FakeProvider {
         let _open = calls.wait_for(|calls| *calls >= count).await;
     }
 
+    /// Waits until the provider is done with `count` token requests: replies on their way, connections closed.
+    pub async fn finished(&self, count: usize) {
+        let mut finished = self.shared.finished.subscribe();
+        // The sender lives in `self.shared`, so the channel cannot close under us.
+        let _open = finished.wait_for(|finished| *finished >= count).await;
+    }
+
     /// Every token request, in the order of arrival.
     pub fn log(&self) -> Vec<TokenCall> {
         self.shared.state().log.clone()
@@ -260,7 +269,13 @@ impl Shared {
             revocations: Vec::new(),
             gates: Vec::new(),
         };
-        Arc::new(Self { issuer, clock, state: Mutex::new(state), calls: watch::Sender::new(0) })
+        Arc::new(Self {
+            issuer,
+            clock,
+            state: Mutex::new(state),
+            calls: watch::Sender::new(0),
+            finished: watch::Sender::new(0),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

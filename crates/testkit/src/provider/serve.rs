@@ -72,6 +72,8 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             Ok((stream, _)) = listener.accept() => { connections.spawn(connection(stream, router.clone())); }
             Some(_) = connections.join_next() => {}
+            // Nothing could be accepted, and nothing is open that could end.
+            else => tokio::task::yield_now().await,
         }
     }
 }

@@ -119,6 +119,7 @@ impl Shared {
         if let Some(token) = &log[number].refresh_token {
             ledger.leave(token);
         }
+        self.finished.send_modify(|finished| *finished += 1);
     }
 
     async fn pause(&self, pause: Pause, door: &Door) {
