@@ -4,6 +4,7 @@
 //! writer saw. The contract is [`tokenkeep_core::ports::Store`]; this crate holds those who fulfil it.
 //!
 //! - [`Memory`]: in this process, gone with it. For tests and trials.
+//! - [`Sqlite`]: one file on a local disk, the default. A write it has confirmed survives the loss of power.
 //! - [`layers`]: metrics and traces around any store.
 //! - [`conformance`] (feature `conformance`): the one suite every store passes, and the faults that prove it can fail.
 //!
@@ -36,7 +37,7 @@
 //! # }
 //! ```
 
-#[cfg(any(feature = "memory", feature = "sqlite", feature = "conformance", test))]
+#[cfg(any(feature = "memory", feature = "sqlite"))]
 mod page;
 
 #[cfg(any(feature = "conformance", test))]
@@ -44,6 +45,10 @@ pub mod conformance;
 pub mod layers;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 #[cfg(feature = "memory")]
 pub use memory::Memory;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;

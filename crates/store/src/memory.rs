@@ -16,7 +16,7 @@ use tokenkeep_core::ports::{
     StoreDescription, StoreError, Version,
 };
 
-use crate::page::{self, Start, to_the_microsecond};
+use crate::page::{self, Start, from_microseconds};
 
 /// Everything in one map, gone with the process. For tests and trials: lists and claims look at every record of their
 /// kind.
@@ -162,6 +162,12 @@ fn place(key: &RecordKey) -> Place {
 fn next_version() -> Version {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     Version(format!("m{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// `at` as it is kept.
+fn to_the_microsecond(at: Timestamp) -> Timestamp {
+    // Towards the epoch is never out of range, so the default is never taken.
+    from_microseconds(at.as_microsecond()).unwrap_or(at)
 }
 
 fn as_kept(record: &Record) -> Record {

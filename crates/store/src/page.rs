@@ -1,7 +1,7 @@
 //! What stores that page by key share.
 
 use jiff::Timestamp;
-use tokenkeep_core::ports::{Cursor, Page, Query, Record, RecordKey};
+use tokenkeep_core::ports::{Cursor, Page, Query, Record, RecordKey, Scope};
 
 /// The key, within its kind, of the last record of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,16 +31,17 @@ impl<'a> Position<'a> {
 pub(crate) enum Start<'a> {
     First,
     After(Position<'a>),
-    /// The cursor is none of ours.
+    /// The cursor is none of ours, or of another tenant's list.
     Nowhere,
 }
 
 impl<'a> Start<'a> {
     pub(crate) fn of(query: &'a Query) -> Self {
-        match query.cursor.as_ref().map(Position::from_cursor) {
-            None => Start::First,
-            Some(Some(position)) => Start::After(position),
-            Some(None) => Start::Nowhere,
+        let Some(cursor) = &query.cursor else { return Start::First };
+        match (Position::from_cursor(cursor), &query.scope) {
+            (Some(position), Scope::Tenant(tenant)) if position.tenant != tenant.as_str() => Start::Nowhere,
+            (Some(position), _) => Start::After(position),
+            (None, _) => Start::Nowhere,
         }
     }
 }
@@ -56,12 +57,6 @@ pub(crate) fn cut(mut records: Vec<Record>, size: usize) -> Page {
     records.truncate(size);
     let next = records.last().filter(|_| more).map(|last| Position::of(&last.key).to_cursor());
     Page { records, next }
-}
-
-/// `at` as it is kept.
-pub(crate) fn to_the_microsecond(at: Timestamp) -> Timestamp {
-    // Towards the epoch is never out of range, so the default is never taken.
-    from_microseconds(at.as_microsecond()).unwrap_or(at)
 }
 
 /// The time so many microseconds after the epoch, if it can be told.

@@ -280,7 +280,7 @@ pub struct StoreDescription {
     pub location: String,
     /// Whether a committed write survives the end of the process and the loss of power.
     pub durable: bool,
-    /// Whether several processes may use it at once.
+    /// Whether instances on several machines may use it at once.
     pub shared: bool,
 }
 

@@ -65,3 +65,25 @@ mod memory {
         assert_eq!(skipped, 1, "{report:?}");
     }
 }
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+    use crate::{Sqlite, conformance::Breakable};
+
+    async fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(directory.path().join("tokenkeep.db")).await.unwrap();
+        Breakable::fixture(Arc::new(store)).keeping(directory)
+    }
+
+    crate::conformance!(fixture);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_fault_is_caught() {
+        for fault in Fault::ALL {
+            let found = verdict(fault, fixture().await).await;
+            println!("{fault:?} is caught by {}: {found}", caught_by(fault));
+        }
+    }
+}
