@@ -2,9 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use tokenkeep_core::{
-    ConnectionId, IntegrationId, InvalidIdentifier, change::StaleRefreshToken, ports::StoreError,
-};
+use tokenkeep_core::{ConnectionId, IntegrationId, InvalidIdentifier, change::StaleRefreshToken, ports::StoreError};
 
 use crate::records::RecordError;
 

@@ -67,7 +67,7 @@ pub async fn verify_or_create(
     let key = check_key();
     for _ in 0..ATTEMPTS {
         if let Some(record) = store.get(&key).await?.filter(|r| !r.deleted) {
-            barrier.hashes = open(&barrier, &record)?;
+            barrier.hashes = Box::new(open(&barrier, &record)?);
             if record.sealed_by != barrier.key_id() {
                 // Whoever wins this race, the record is sealed with an active key then; a loser checks on next start.
                 store.put(&seal(&barrier, clock), Expect::Version(&record.version)).await?;
@@ -137,4 +137,126 @@ async fn is_empty(store: &dyn Store) -> Result<bool, StoreError> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use tokenkeep_core::ports::Entropy;
+    use tokenkeep_store::{
+        Memory,
+        layers::{Answer, Call, Layer, Layered, Pending},
+    };
+    use tokenkeep_testkit::{ManualClock, SeededEntropy};
+
+    use super::*;
+    use crate::barrier::tests::root;
+
+    fn barrier(active: u8, retired: &[u8]) -> Barrier {
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(u64::from(active)));
+        let retired: Vec<_> = retired.iter().map(|byte| root(*byte)).collect();
+        Barrier::new(&root(active), &retired, entropy)
+    }
+
+    async fn check(barrier: Barrier, store: &dyn Store) -> Result<Barrier, KeyCheckError> {
+        verify_or_create(barrier, store, &ManualClock::default()).await
+    }
+
+    async fn put_something(store: &dyn Store) {
+        let key = RecordKey { tenant: Tenant::default_tenant(), kind: Kind::Connection, id: "google/alice".to_owned() };
+        let record = Record { key, ..seal(&barrier(1, &[]), &ManualClock::default()) };
+        store.put(&record, Expect::Absent).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_first_start_makes_the_record_and_the_next_one_opens_it() {
+        let store = Memory::new();
+        check(barrier(1, &[]), &store).await.unwrap();
+        put_something(&store).await;
+        check(barrier(1, &[]), &store).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_root_key_is_refused_and_changes_nothing() {
+        let store = Memory::new();
+        check(barrier(1, &[]), &store).await.unwrap();
+        let before = store.get(&check_key()).await.unwrap();
+        let error = check(barrier(2, &[]), &store).await.unwrap_err();
+        let KeyCheckError::WrongKey { sealed_by, configured } = &error else { panic!("{error:?}") };
+        assert_eq!((sealed_by, configured), (&root(1).id(), &root(2).id()));
+        assert_eq!(store.get(&check_key()).await.unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn records_without_a_check_are_refused() {
+        let store = Memory::new();
+        put_something(&store).await;
+        assert!(matches!(check(barrier(1, &[]), &store).await, Err(KeyCheckError::MissingCheck)));
+        assert_eq!(store.get(&check_key()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn damage_is_not_a_wrong_key() {
+        let store = Memory::new();
+        check(barrier(1, &[]), &store).await.unwrap();
+        let mut record = store.get(&check_key()).await.unwrap().unwrap();
+        *record.sealed.last_mut().unwrap() ^= 1;
+        let version = record.version.clone();
+        store.put(&record, Expect::Version(&version)).await.unwrap();
+        assert!(matches!(check(barrier(1, &[]), &store).await, Err(KeyCheckError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn hashes_outlive_the_root_key() {
+        let store = Memory::new();
+        let hash = |barrier: &Barrier| barrier.hashes().api_key("tk_abc");
+        let first = hash(&check(barrier(1, &[]), &store).await.unwrap());
+        let rotated = check(barrier(2, &[1]), &store).await.unwrap();
+        assert_eq!(hash(&rotated), first);
+        // The record is sealed with the new key now, so the old one may go.
+        let later = check(barrier(2, &[]), &store).await.unwrap();
+        assert_eq!(hash(&later), first);
+        assert_ne!(hash(&barrier(2, &[])), first);
+    }
+
+    /// Another instance starts for the first time just before this one's call of `operation`.
+    #[derive(Debug)]
+    struct Rival {
+        store: Arc<Memory>,
+        operation: &'static str,
+        root: u8,
+        done: AtomicBool,
+    }
+
+    impl Layer for Rival {
+        fn call<'a, T: Answer + 'a>(&'a self, call: Call, future: Pending<'a, T>) -> Pending<'a, T> {
+            Box::pin(async move {
+                if call.operation == self.operation && !self.done.swap(true, Ordering::SeqCst) {
+                    check(barrier(self.root, &[]), &*self.store).await.unwrap();
+                    put_something(&*self.store).await;
+                }
+                future.await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn first_starts_may_race() {
+        for operation in ["get", "list", "put"] {
+            for (rival, agree) in [(1, true), (2, false)] {
+                let store = Arc::new(Memory::new());
+                let layer = Rival { store: store.clone(), operation, root: rival, done: AtomicBool::new(false) };
+                let result = check(barrier(1, &[]), &Layered::around(store, layer)).await;
+                match result {
+                    Ok(_) => assert!(agree, "{operation}"),
+                    Err(KeyCheckError::WrongKey { .. }) => assert!(!agree, "{operation}"),
+                    Err(other) => panic!("{operation}: {other}"),
+                }
+            }
+        }
+    }
 }

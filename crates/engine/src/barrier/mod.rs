@@ -83,7 +83,8 @@ const HEADER_LEN: usize = NONCE_AT + NONCE_LEN;
 pub struct Barrier {
     active: DataKey,
     retired: Vec<DataKey>,
-    hashes: Hashes,
+    /// Boxed: six prepared HMAC states are twenty kilobytes, and a barrier is moved.
+    hashes: Box<Hashes>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -95,7 +96,7 @@ impl Barrier {
         Self {
             active: DataKey::new(active),
             retired: retired.iter().map(DataKey::new).collect(),
-            hashes: Hashes::of_root(active),
+            hashes: Box::new(Hashes::of_root(active)),
             entropy,
         }
     }

@@ -11,6 +11,7 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokenkeep_core::{
     ports::{
         Clock, Cursor, Expect, Filter, LabelName, Put, Query, Record, RecordKey, Scope, SealingKeyId, Store,
@@ -124,6 +125,14 @@ impl From<StoreError> for RecordError {
     }
 }
 
+/// What a tombstone holds. The store knows it for one only by a flag that nothing proves; in this form it cannot be
+/// taken for a live value, nor a live value for it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remains<R> {
+    remembered: R,
+}
+
 impl Records {
     /// `hash_subjects`: whether labels that name a person are hashed (`[store] hash_labels`).
     pub fn new(store: Arc<dyn Store>, barrier: Arc<Barrier>, clock: Arc<dyn Clock>, hash_subjects: bool) -> Self {
@@ -183,7 +192,7 @@ impl Records {
         let tombstone = Record {
             expires_at: Some(keep_until),
             deleted: true,
-            ..self.seal(T::key_of(id), &wire::encode(remembered))
+            ..self.seal(T::key_of(id), &wire::encode(&Remains { remembered }))
         };
         self.store.delete(&tombstone, version, keep_until).await
     }
@@ -238,7 +247,7 @@ impl Records {
         let plain = self.barrier.open(Place::Store, &record.key, &record.sealed).map_err(Unreadable::Sealed)?;
         let Record { version, due_at, changed_at, sealed_by, .. } = record;
         if record.deleted {
-            let remembered = wire::decode(&plain).map_err(Unreadable::Content)?;
+            let Remains { remembered } = wire::decode(&plain).map_err(Unreadable::Content)?;
             return Ok(Loaded::Deleted(Tombstone { remembered, version }));
         }
         let value = T::decode(&plain).map_err(Unreadable::Content)?;
@@ -248,3 +257,6 @@ impl Records {
         Ok(Loaded::Live(Stored { value, version, due_at, changed_at, sealed_by }))
     }
 }
+
+#[cfg(test)]
+mod tests;
