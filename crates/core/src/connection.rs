@@ -298,6 +298,15 @@ impl Connection {
         self.tokens.renewal.as_ref().map(|r| r.fingerprint)
     }
 
+    /// What the provider does with what the next refresh would spend.
+    pub fn rotation(&self, policy: &RefreshPolicy) -> Rotation {
+        match self.tokens.renewal.as_ref().map(|r| &r.by) {
+            Some(RenewBy::RefreshToken(_)) | None => policy.rotation,
+            // Nothing is used up.
+            Some(RenewBy::ClientCredentials | RenewBy::JwtBearer | RenewBy::AccessToken) => Rotation::None,
+        }
+    }
+
     /// What its owner is told at `now`, for a provider with this early-refresh `margin` and `lease`.
     pub fn status(&self, now: Timestamp, margin: Duration, lease: Duration) -> Status {
         if matches!(self.health, Health::ReauthRequired { .. }) {

@@ -157,6 +157,22 @@ impl fmt::Display for ConnectionId {
     }
 }
 
+impl FromStr for ConnectionId {
+    type Err = InvalidIdentifier;
+
+    /// `integration/tenant/subject`; the subject may hold slashes, the tenant may not (in this form).
+    fn from_str(value: &str) -> Result<Self, InvalidIdentifier> {
+        let mut parts = value.splitn(3, '/');
+        let (Some(integration), Some(tenant), Some(subject)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(InvalidIdentifier {
+                what: "connection",
+                problem: "is not of the form provider/tenant/subject",
+            });
+        };
+        Ok(Self { integration: integration.parse()?, tenant: tenant.parse()?, subject: subject.parse()? })
+    }
+}
+
 impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -164,7 +164,7 @@ fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) 
             Decision::Unresolved { retry_in: silence.saturating_sub(still) }
         }
     };
-    match policy.rotation {
+    match record.rotation(policy) {
         Rotation::None | Rotation::Overlap | Rotation::Predecessor => spend,
         Rotation::Grace { window, .. } => {
             // The window is judged by the wall clock, the only one that another machine can have written down. A clock

@@ -534,7 +534,7 @@ impl Flight {
             Answer::Lost { detail } => {
                 let fault = Fault::NoOutcome { detail };
                 // Within a grace window the owner itself replays once, and at once.
-                let replay = matches!(self.local.policy.rotation, Rotation::Grace { .. })
+                let replay = matches!(claim.rotation(&self.local.policy), Rotation::Grace { .. })
                     && claim.attempt.as_ref().is_some_and(|a| a.replays == 0);
                 self.settle(Ending::Without(Settle::Unanswered { fault: fault.clone(), replay }, fault), busy)
             }

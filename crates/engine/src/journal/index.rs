@@ -16,6 +16,13 @@ pub(super) struct Slot {
     settled_at: Option<Boot>,
 }
 
+impl Slot {
+    /// Whether the store has it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled_at.is_some()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// In the order they were written; seldom more than two of a connection.

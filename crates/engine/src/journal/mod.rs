@@ -200,6 +200,11 @@ impl Journal {
         self.shared.index().newest(connection).map(|slot| slot.attempt)
     }
 
+    /// The attempt whose reply was kept last for this connection, if the store is not known to have it.
+    pub fn newest_unsettled(&self, connection: &ConnectionId) -> Option<AttemptId> {
+        self.shared.index().newest(connection).filter(|slot| !slot.is_settled()).map(|slot| slot.attempt)
+    }
+
     /// The reply that was kept last for this connection, if it is still there.
     pub async fn newest(&self, connection: &ConnectionId) -> Result<Option<Entry>, JournalError> {
         if self.newest_attempt(connection).is_none() {

@@ -1,0 +1,450 @@
+//! Drives the refresh machine: one flight per connection at a time, detached from whoever started it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use tokenkeep_core::{
+    AttemptId, Connection, ConnectionId, InstanceId, Renewal,
+    connection::RefreshPolicy,
+    ports::{BoxFuture, Connected, Endpoint, Expect, Put, SendError, Version},
+    refresh::{
+        Answer, Cause, Effect, Fault, Flight, Held, Input, Local, Outcome, Pause, PauseVerdict, Refused, Seen, Watch,
+        Written,
+    },
+};
+use tokio::sync::watch;
+
+use super::exchange;
+use crate::{
+    cache::{Cache, Ready},
+    integrations::{Integrations, Party},
+    kept::KeptReplies,
+    metrics::{RefreshOutcome, UpstreamCall},
+    records::{Loaded, RecordError, Records},
+    shared::Shared,
+};
+
+/// How far a flight is, for those who wait for it.
+#[derive(Clone, Debug)]
+pub(crate) enum Progress {
+    Flying,
+    /// New tokens are durable somewhere; what else becomes of them is not the reader's concern.
+    Published(Arc<Ready>),
+    Landed(Arc<Outcome>),
+}
+
+/// What this instance remembers of a connection between flights.
+#[derive(Debug, Default)]
+struct Slot {
+    flight: Option<watch::Receiver<Progress>>,
+    watch: Option<Watch>,
+}
+
+/// What a flight flies by.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) policy: RefreshPolicy,
+    /// Without an integration nothing can be spent, but what was received can be committed.
+    pub(crate) party: Option<Arc<Party>>,
+}
+
+/// What a flight is for.
+enum Mission {
+    Refresh(Cause),
+    /// Committing a reply that a journal held.
+    Commit(Box<Held>),
+}
+
+/// All flights of this instance.
+#[derive(Debug)]
+pub(crate) struct Flights {
+    shared: Arc<Shared>,
+    pub(crate) cache: Cache,
+    pub(crate) kept: KeptReplies,
+    integrations: Integrations,
+    slots: Mutex<HashMap<ConnectionId, Slot>>,
+    pauses: Mutex<HashMap<tokenkeep_core::IntegrationId, Pause>>,
+    /// Instances that are surely gone, and whose journals we have read to the end.
+    gone: Mutex<Vec<InstanceId>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Flights {
+    pub(crate) fn new(shared: Arc<Shared>, kept: KeptReplies, integrations: Integrations) -> Self {
+        let settings = &shared.settings;
+        let cache = Cache::new(settings.cache_bytes, settings.cache_soft_life);
+        Self {
+            cache,
+            kept,
+            integrations,
+            slots: Mutex::default(),
+            pauses: Mutex::default(),
+            gone: Mutex::default(),
+            shared,
+        }
+    }
+
+    /// Joins the connection's flight, or starts one.
+    pub(crate) fn join(self: &Arc<Self>, id: &ConnectionId, cause: Cause, route: Route) -> watch::Receiver<Progress> {
+        self.start(id, Mission::Refresh(cause), route)
+    }
+
+    /// Carries on with a reply that a journal held.
+    pub(crate) fn resume(self: &Arc<Self>, held: Held, route: Route) -> watch::Receiver<Progress> {
+        let id = held.successor.id.clone();
+        self.start(&id, Mission::Commit(Box::new(held)), route)
+    }
+
+    fn start(self: &Arc<Self>, id: &ConnectionId, mission: Mission, route: Route) -> watch::Receiver<Progress> {
+        let mut slots = lock(&self.slots);
+        let slot = slots.entry(id.clone()).or_default();
+        // A flight whose pilot is gone without a word (a bug of ours) must not ground the connection for ever.
+        if let Some(flying) = slot.flight.as_ref().filter(|f| f.has_changed().is_ok()) {
+            return flying.clone();
+        }
+        let (progress, follow) = watch::channel(Progress::Flying);
+        slot.flight = Some(follow.clone());
+        let watch = slot.watch.take();
+        drop(slots);
+        self.shared.metrics.flights.inc();
+        let (flights, id) = (self.clone(), id.clone());
+        tokio::spawn(async move {
+            let local = flights.local(&id, &route.policy, watch).await;
+            let flight = match mission {
+                Mission::Refresh(cause) => Flight::new(cause, local, flights.attempt()),
+                Mission::Commit(held) => Flight::resume(*held, local),
+            };
+            let (connected, under_way) = (None, FuturesUnordered::new());
+            Pilot { flights, id, route, progress, flight, connected, under_way }.fly().await;
+        });
+        follow
+    }
+
+    fn attempt(&self) -> AttemptId {
+        AttemptId(self.shared.ulid())
+    }
+
+    async fn local(&self, id: &ConnectionId, policy: &RefreshPolicy, watch: Option<Watch>) -> Local {
+        let now = self.shared.now();
+        let alive = self.cache.peek(id).is_none_or(|ready| ready.is_alive(now));
+        let gone = lock(&self.gone).clone();
+        Local {
+            instance: self.shared.instance,
+            policy: *policy,
+            watch,
+            gone,
+            served: self.cache.floor(id).filter(|_| alive),
+            held: self.kept.newest_of(id).await.map(Box::new),
+        }
+    }
+
+    /// An instance is surely gone, and its journal was read to the end.
+    pub(crate) fn is_gone(&self, instance: InstanceId) {
+        lock(&self.gone).push(instance);
+    }
+
+    /// How many flights are under way, and how many of them hold a reply that the store does not have.
+    pub(crate) fn flying(&self) -> usize {
+        lock(&self.slots).values().filter(|slot| slot.flight.is_some()).count()
+    }
+
+    /// Every flight under way.
+    pub(crate) fn all(&self) -> Vec<watch::Receiver<Progress>> {
+        lock(&self.slots).values().filter_map(|slot| slot.flight.clone()).collect()
+    }
+
+    /// Puts the token of `connection` into the cache, if it has one; answers what is there now.
+    pub(crate) fn publish(&self, connection: &Connection, policy: &RefreshPolicy) -> Option<Arc<Ready>> {
+        let ready = Ready::new(connection, policy.margin, self.shared.now())?;
+        Some(self.cache.insert(&connection.id, ready))
+    }
+}
+
+/// One flight and what it has under way.
+struct Pilot {
+    flights: Arc<Flights>,
+    id: ConnectionId,
+    route: Route,
+    progress: watch::Sender<Progress>,
+    flight: Flight,
+    connected: Option<Box<dyn Connected>>,
+    under_way: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+}
+
+/// What comes of what is under way.
+enum Event {
+    Input(Input),
+    Connected(Box<dyn Connected>),
+}
+
+impl Pilot {
+    async fn fly(mut self) {
+        let mut next = Some(Event::Input(Input::Start));
+        let outcome = loop {
+            let input = match next.take() {
+                Some(Event::Input(input)) => input,
+                Some(Event::Connected(connected)) => {
+                    self.connected = Some(connected);
+                    Input::Connected
+                }
+                None => match self.under_way.next().await {
+                    Some(event) => {
+                        next = event;
+                        continue;
+                    }
+                    // Nothing is under way and the machine did not finish: it never does that.
+                    None => break Outcome::StoreUnavailable,
+                },
+            };
+            let now = self.flights.shared.now();
+            let effects = self.flight.step(now, input);
+            let mut finished = None;
+            for effect in effects {
+                match effect {
+                    Effect::Finish(outcome) => finished = Some(*outcome),
+                    effect => self.carry_out(effect),
+                }
+            }
+            if let Some(outcome) = finished {
+                break outcome;
+            }
+        };
+        self.land(outcome);
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let shared = self.flights.shared.clone();
+        let id = self.id.clone();
+        match effect {
+            Effect::Read => {
+                self.begin(async move { Input::Record(read(&shared.records, &id).await) });
+            }
+            Effect::Write { connection, expect } => {
+                let margin = self.route.policy.margin;
+                self.begin(async move {
+                    Input::Written(write(&shared.records, &connection, margin, expect.as_ref()).await)
+                });
+            }
+            Effect::Connect => self.connect(),
+            Effect::Spend { renewal, claim, not_after } => self.spend(renewal, &claim, not_after),
+            Effect::Keep(held) => {
+                // A task of its own: the reply is made durable even if the flight ends first.
+                let flights = self.flights.clone();
+                let keeping = tokio::spawn(async move { flights.kept.keep(*held).await });
+                self.begin(async move { Input::Journaled(keeping.await.unwrap_or(Err(()))) });
+            }
+            Effect::Publish(connection) => {
+                if let Some(ready) = self.flights.publish(&connection, &self.route.policy) {
+                    self.progress.send_replace(Progress::Published(ready));
+                }
+            }
+            Effect::Timer(timer, wait) => {
+                let slept = shared.clock.sleep(wait);
+                self.begin(async move {
+                    slept.await;
+                    Input::Timer(timer)
+                });
+            }
+            Effect::Revoke(held) => {
+                let Some(party) = self.route.party.clone() else { return };
+                tokio::spawn(async move {
+                    // The connection is gone and nobody waits: what cannot be revoked now dies by itself.
+                    let revoked = super::revoke::revoke(&shared, &party, &held.successor.tokens).await;
+                    tracing::info!(integration = %id.integration, ok = revoked.is_ok(), "revoked what came for a deleted connection");
+                });
+            }
+            Effect::Settled(held) => self.flights.kept.settled(&self.id, held.attempt),
+            Effect::Finish(_) => {}
+        }
+    }
+
+    fn begin(&mut self, what: impl Future<Output = Input> + Send + 'static) {
+        self.under_way.push(what.map(|input| Some(Event::Input(input))).boxed());
+    }
+
+    fn connect(&mut self) {
+        let shared = self.flights.shared.clone();
+        let party = self.route.party.clone();
+        let paused = lock(&self.flights.pauses)
+            .get(&self.id.integration)
+            .is_some_and(|pause| pause.is_paused(shared.now().boot));
+        // Refreshes by the integration's own credentials go to the same origin in every case we know of.
+        let url = party.as_ref().and_then(|p| p.provider.refresh_url.clone().or_else(|| p.provider.token_url.clone()));
+        self.under_way.push(Box::pin(async move {
+            if paused {
+                return Some(Event::Input(Input::Unreachable(Fault::Paused)));
+            }
+            let Some(url) = url else {
+                let detail = "the integration has no token endpoint".to_owned();
+                return Some(Event::Input(Input::Unreachable(Fault::Misconfigured { detail })));
+            };
+            let endpoint = Endpoint { url, timeout: shared.settings.connect_timeout };
+            Some(match shared.transport.connect(&endpoint).await {
+                Ok(connected) => Event::Connected(connected),
+                Err(error) => Event::Input(Input::Unreachable(Fault::Unreachable { detail: error.to_string() })),
+            })
+        }));
+    }
+
+    fn spend(&mut self, renewal: Renewal, claim: &Connection, not_after: tokenkeep_core::Boot) {
+        let shared = self.flights.shared.clone();
+        let Some(party) = self.route.party.clone() else {
+            return self.begin(async { Input::Answered(Answer::NotSent) });
+        };
+        let built = exchange::build(&shared, &party, claim, &renewal);
+        let (request, connected) = match (built, self.connected.take()) {
+            (Ok(request), Some(connected)) => (request, connected),
+            (Err(fault), _) => {
+                tracing::error!(integration = %self.id.integration, detail = %fault.detail(), "a refresh could not be asked for");
+                let refused = Refused::Request { code: fault.code().to_owned() };
+                return self.begin(async move { Input::Answered(Answer::Refused(refused)) });
+            }
+            (_, None) => return self.begin(async { Input::Answered(Answer::NotSent) }),
+        };
+        shared.metrics.called(&self.id.integration, UpstreamCall::refresh);
+        let flights = self.flights.clone();
+        let id = self.id.clone();
+        self.begin(async move {
+            let url = request.url.clone();
+            let answer = match connected.send(request, Some(not_after)).await {
+                Ok(reply) => flights.doubt(&id, exchange::judge(&shared, &party, &renewal, &reply)),
+                Err(SendError::NotSent { .. }) => Answer::NotSent,
+                Err(cut @ SendError::Cut { .. }) => Answer::Lost { detail: cut.to_string() },
+            };
+            if let (Answer::Refused(Refused::Throttled { retry_after: Some(wait) }), Some(pacer)) =
+                (&answer, &shared.pacer)
+            {
+                pacer.penalise(&url, *wait);
+            }
+            Input::Answered(answer)
+        });
+    }
+
+    fn land(self, outcome: Outcome) {
+        let flights = &self.flights;
+        let shared = &flights.shared;
+        let policy = self.route.policy;
+        let integration = &self.id.integration;
+        shared.metrics.refreshed(integration, word(&outcome));
+        let mut watch = None;
+        match &outcome {
+            Outcome::Refreshed(connection) => {
+                flights.publish(connection, &policy);
+                if let Some(party) = &self.route.party {
+                    flights.integrations.accepted(party);
+                }
+                tracing::info!(target: "audit", action = "refreshed", connection = %self.id, generation = %connection.generation);
+            }
+            Outcome::Current(connection) | Outcome::BackingOff(connection) => {
+                flights.publish(connection, &policy);
+            }
+            Outcome::Dead { connection, reason } => {
+                flights.publish(connection, &policy);
+                tracing::info!(integration = %integration, reason, "a connection needs its user's consent");
+            }
+            Outcome::Blocked { connection, watch: seen, .. } => {
+                flights.publish(connection, &policy);
+                watch = *seen;
+            }
+            Outcome::Failed { connection, fault } => {
+                if let Some(connection) = connection {
+                    flights.publish(connection, &policy);
+                }
+                if let (Fault::IntegrationRejected { code }, Some(party)) = (fault, &self.route.party) {
+                    flights.integrations.rejected(party, code);
+                }
+                tracing::warn!(integration = %integration, code = fault.code(), detail = %fault.detail(), "a refresh failed");
+            }
+            Outcome::Absent | Outcome::Behind | Outcome::StoreUnavailable => {}
+        }
+        {
+            let mut slots = lock(&flights.slots);
+            if watch.is_some() {
+                slots.insert(self.id.clone(), Slot { flight: None, watch });
+            } else {
+                slots.remove(&self.id);
+            }
+        }
+        shared.metrics.flights.dec();
+        self.progress.send_replace(Progress::Landed(Arc::new(outcome)));
+    }
+}
+
+impl Flights {
+    /// When most refreshes of an integration are refused at once, a refusal is not believed.
+    fn doubt(&self, id: &ConnectionId, answer: Answer) -> Answer {
+        let now = self.shared.now().boot;
+        let mut pauses = lock(&self.pauses);
+        let pause = pauses.entry(id.integration.clone()).or_default();
+        match answer {
+            Answer::Tokens(_) => {
+                pause.succeeded(now);
+                answer
+            }
+            Answer::Refused(Refused::Grant { .. }) => match pause.refused(now) {
+                PauseVerdict::Believe => answer,
+                PauseVerdict::Pause { first } => {
+                    if first {
+                        tracing::error!(target: "audit", action = "refresh_paused", integration = %id.integration,
+                            "most refreshes of this integration are refused; nobody is marked until that changes");
+                    }
+                    Answer::Refused(Refused::Suspicious)
+                }
+            },
+            _ => answer,
+        }
+    }
+}
+
+/// What the record of `id` shows. A record that cannot be read is an outage, not an absence.
+pub(crate) async fn read(records: &Records, id: &ConnectionId) -> Result<Seen, ()> {
+    match records.load::<Connection>(id).await {
+        Ok(Loaded::Absent) => Ok(Seen::Absent),
+        Ok(Loaded::Deleted(tombstone)) => Ok(Seen::Deleted(tombstone.remembered, tombstone.version)),
+        Ok(Loaded::Live(stored)) => Ok(Seen::Live(Box::new(stored.value), stored.version)),
+        Err(error) => {
+            if let RecordError::Unreadable { why, .. } = &error {
+                tracing::error!(integration = %id.integration, %why, "a connection's record cannot be read");
+            }
+            Err(())
+        }
+    }
+}
+
+async fn write(
+    records: &Records,
+    connection: &Connection,
+    margin: std::time::Duration,
+    expect: Option<&Version>,
+) -> Written {
+    let expect = expect.map_or(Expect::Absent, Expect::Version);
+    match records.save(connection, margin, expect).await {
+        Ok(Put::Committed(version)) => Written::Committed(version),
+        Ok(Put::Conflict) => Written::Conflict,
+        Ok(Put::Unknown) => Written::Unknown,
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be written");
+            Written::Unavailable
+        }
+    }
+}
+
+fn word(outcome: &Outcome) -> RefreshOutcome {
+    match outcome {
+        Outcome::Current(_) => RefreshOutcome::current,
+        Outcome::Refreshed(_) => RefreshOutcome::refreshed,
+        Outcome::Absent => RefreshOutcome::absent,
+        Outcome::Blocked { .. } => RefreshOutcome::blocked,
+        Outcome::BackingOff(_) => RefreshOutcome::backing_off,
+        Outcome::Dead { .. } => RefreshOutcome::dead,
+        Outcome::Failed { .. } => RefreshOutcome::failed,
+        Outcome::Behind => RefreshOutcome::behind,
+        Outcome::StoreUnavailable => RefreshOutcome::store_unavailable,
+    }
+}

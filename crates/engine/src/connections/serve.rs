@@ -1,0 +1,327 @@
+//! Serving a token: from memory where it is fresh, from the store where it is not there, from the provider where it
+//! is due.
+
+use std::{sync::Arc, time::Duration};
+
+use tokenkeep_core::{
+    Action, Connection, ConnectionId, Freshness, Generation, Health,
+    refresh::{Cause, Fault, Outcome, Seen},
+};
+use tokio::sync::watch;
+
+use super::{
+    Connections, PROVIDER_RETRY, flight,
+    flight::{Progress, Route},
+    view::until,
+};
+use crate::{
+    Caller, Error,
+    cache::{Hit, Ready},
+    error::STORE_RETRY,
+    integrations::Party,
+};
+
+/// What a caller who waits for a flight wants of it.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    /// A token that lives for this long; one that lives at all is better than none.
+    Alive(Duration),
+    /// A token younger than this one, which is said to be no good.
+    Younger(Generation),
+    /// Whatever a refresh brings.
+    Refreshed,
+}
+
+impl Wanted {
+    fn cause(self) -> Cause {
+        match self {
+            Wanted::Alive(min_ttl) => Cause::Read { min_ttl },
+            Wanted::Younger(generation) => Cause::Reported { generation },
+            Wanted::Refreshed => Cause::Forced,
+        }
+    }
+}
+
+/// A flight that was begun for somebody else may end without what one came for.
+const FLIGHTS: usize = 3;
+
+impl Connections {
+    /// The hot path: the token, if it is in memory and fresh for `min_ttl`. Takes no lock, does no I/O. Whether the
+    /// caller may have it must be asked before ([`Caller::may_at`]).
+    pub fn cached(&self, integration: &str, tenant: &str, subject: &str, min_ttl: Duration) -> Option<Arc<Ready>> {
+        let now = self.shared.now();
+        match self.flights.cache.get(integration, tenant, subject, min_ttl, now) {
+            Hit::Serve { ready, check, refresh } => {
+                if check || refresh {
+                    self.look_behind(integration, tenant, subject, &ready, check);
+                }
+                self.shared.metrics.l1_hits.inc();
+                Some(ready)
+            }
+            Hit::Doubtful(_) | Hit::Stale(_) | Hit::Miss => None,
+        }
+    }
+
+    /// An access token that lives for `min_ttl`, capped at half its life: refreshed if need be. Inside the
+    /// early-refresh margin it is answered at once and refreshed behind.
+    pub async fn token(&self, caller: &Caller, id: &ConnectionId, min_ttl: Duration) -> Result<Arc<Ready>, Error> {
+        caller.may_at(Action::ReadToken, &id.integration, &id.tenant)?;
+        let (integration, tenant, subject) = (id.integration.as_str(), id.tenant.as_str(), id.subject.as_str());
+        if let Some(ready) = self.cached(integration, tenant, subject, min_ttl) {
+            return Ok(ready);
+        }
+        self.shared.metrics.l1_misses.inc();
+        let now = self.shared.now();
+        let known = match self.flights.cache.get(integration, tenant, subject, min_ttl, now) {
+            Hit::Serve { ready, .. } => return Ok(ready),
+            Hit::Doubtful(ready) | Hit::Stale(ready) => Some(ready),
+            Hit::Miss => None,
+        };
+        let party = self.party(&id.integration).await;
+        match self.look(id).await {
+            Ok(Some(ready)) if ready.freshness(min_ttl, self.shared.now()) != Freshness::Stale => return Ok(ready),
+            Ok(_) => {}
+            // The store cannot say whether there is a younger one; this one is good until it dies.
+            Err(error @ Error::StoreUnavailable { .. }) => {
+                return known.filter(|ready| ready.is_alive(self.shared.now())).ok_or(error);
+            }
+            Err(error) => return Err(error),
+        }
+        self.refreshed(id, party?, Wanted::Alive(min_ttl)).await
+    }
+
+    /// A token younger than `if_generation`, which the caller was told is no good; without it, a refresh now. A
+    /// generation we do not know of yet is never refreshed: we are behind.
+    pub async fn refresh(
+        &self,
+        caller: &Caller,
+        id: &ConnectionId,
+        if_generation: Option<Generation>,
+    ) -> Result<Arc<Ready>, Error> {
+        caller.may_at(Action::Refresh, &id.integration, &id.tenant)?;
+        let party = self.party(&id.integration).await?;
+        let Some(reported) = if_generation else { return self.refreshed(id, party, Wanted::Refreshed).await };
+        if let Some(ready) = self.younger_than(id, reported) {
+            return Ok(ready);
+        }
+        let current = self.look(id).await?;
+        if let Some(ready) = current.as_ref().filter(|ready| ready.generation > reported) {
+            return Ok(ready.clone());
+        }
+        if current.is_some_and(|ready| ready.generation == reported) {
+            self.reports.count(id, reported, self.shared.now().boot).map_err(|retry_after| Error::TooMany {
+                what: "every new token of this connection was reported as bad",
+                retry_after,
+            })?;
+        }
+        self.refreshed(id, party, Wanted::Younger(reported)).await
+    }
+
+    /// Reads the record, and puts its token into the cache.
+    async fn look(&self, id: &ConnectionId) -> Result<Option<Arc<Ready>>, Error> {
+        self.shared.metrics.store_reads.inc();
+        let Some(stored) = self.load(id).await? else {
+            if let Some((incarnation, generation)) = self.flights.cache.floor(id) {
+                self.flights.cache.remove(id, incarnation, generation);
+            }
+            return Err(Error::not_found("connection", id));
+        };
+        if self.flights.kept.may_be_ahead_of(&stored.value) {
+            // A reply lies here that the store does not show: it is committed first, whatever is wanted.
+            let route = Route { policy: self.policy(&id.integration).await, party: self.party(&id.integration).await? };
+            let mut progress = self.flights.join(id, Cause::Due, route);
+            while matches!(*progress.borrow_and_update(), Progress::Flying) {
+                if progress.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+        let policy = self.policy(&id.integration).await;
+        let ready = self.flights.publish(&stored.value, &policy);
+        if let Some(ready) = &ready {
+            self.flights.cache.confirm(ready, self.shared.now());
+        }
+        Ok(ready)
+    }
+
+    fn route(&self, party: Arc<Party>) -> Route {
+        Route { policy: party.policy(self.shared.settings.refresh_margin), party: Some(party) }
+    }
+
+    /// Joins or starts flights until one brings what is wanted, or says why not.
+    async fn refreshed(
+        &self,
+        id: &ConnectionId,
+        party: Option<Arc<Party>>,
+        wanted: Wanted,
+    ) -> Result<Arc<Ready>, Error> {
+        let Some(party) = party else {
+            return self.alive(id, wanted).ok_or_else(|| Error::IntegrationMissing(id.integration.clone()));
+        };
+        if let Some(code) = self.integrations.holds_back(&party) {
+            let integration = id.integration.clone();
+            return self.alive(id, wanted).ok_or(Error::IntegrationRejected { integration, code });
+        }
+        let route = self.route(party);
+        let deadline = route.policy.deadline;
+        let waited_out = self.shared.clock.sleep(deadline);
+        let flown = async {
+            let mut last = None;
+            for _ in 0..FLIGHTS {
+                let progress = self.flights.join(id, wanted.cause(), route.clone());
+                match self.landed(progress, wanted).await {
+                    Landed::With(ready) => return Ok(ready),
+                    Landed::Without(outcome) => {
+                        if let Some(result) = self.answer(id, wanted, &outcome) {
+                            return result;
+                        }
+                        last = Some(outcome);
+                    }
+                }
+            }
+            tracing::debug!(integration = %id.integration, ?last, "no flight brought what was wanted");
+            Err(Error::StoreUnavailable { retry_after: STORE_RETRY, source: None })
+        };
+        tokio::select! {
+            result = flown => result,
+            () = waited_out => self.alive(id, wanted).ok_or_else(|| Error::ProviderUnavailable {
+                integration: id.integration.clone(),
+                detail: "the provider has not answered yet".to_owned(),
+                retry_after: PROVIDER_RETRY,
+            }),
+        }
+    }
+
+    /// Follows a flight to what is wanted, or to its end.
+    async fn landed(&self, mut progress: watch::Receiver<Progress>, wanted: Wanted) -> Landed {
+        loop {
+            match progress.borrow_and_update().clone() {
+                Progress::Flying => {}
+                Progress::Published(ready) if self.serves(&ready, wanted) => return Landed::With(ready),
+                Progress::Published(_) => {}
+                Progress::Landed(outcome) => return Landed::Without(outcome),
+            }
+            if progress.changed().await.is_err() {
+                return Landed::Without(Arc::new(Outcome::StoreUnavailable));
+            }
+        }
+    }
+
+    fn serves(&self, ready: &Ready, wanted: Wanted) -> bool {
+        let now = self.shared.now();
+        match wanted {
+            Wanted::Alive(min_ttl) => ready.freshness(min_ttl, now) != Freshness::Stale,
+            Wanted::Younger(generation) => ready.generation > generation,
+            Wanted::Refreshed => ready.is_alive(now),
+        }
+    }
+
+    /// What a flight's end means for a caller; `None` = it was not made for them: fly again.
+    fn answer(&self, id: &ConnectionId, wanted: Wanted, outcome: &Outcome) -> Option<Result<Arc<Ready>, Error>> {
+        let now = self.shared.now().wall;
+        let error = match outcome {
+            Outcome::Refreshed(connection) | Outcome::Current(connection) => {
+                return self.of(connection).filter(|ready| self.serves(ready, wanted)).map(Ok);
+            }
+            Outcome::Absent => return Some(Err(Error::not_found("connection", id))),
+            Outcome::Blocked { retry_in, .. } => {
+                Error::Unresolved { connection: id.clone(), retry_after: (*retry_in).max(Duration::from_secs(1)) }
+            }
+            Outcome::BackingOff(connection) => {
+                let retry_at = match connection.health {
+                    Health::Failing { retry_at, .. } => retry_at,
+                    _ => now,
+                };
+                let detail = connection.last_error.as_ref().map_or_else(String::new, |e| e.detail.clone());
+                let retry_after = until(now, retry_at).max(Duration::from_secs(1));
+                Error::ProviderUnavailable { integration: id.integration.clone(), detail, retry_after }
+            }
+            Outcome::Dead { reason, .. } => Error::ReauthRequired { connection: id.clone(), reason: reason.clone() },
+            Outcome::Failed { fault, .. } => failure(id, fault),
+            Outcome::Behind | Outcome::StoreUnavailable => {
+                Error::StoreUnavailable { retry_after: STORE_RETRY, source: None }
+            }
+        };
+        Some(self.alive(id, wanted).ok_or(error))
+    }
+
+    /// What there is, if that is better than nothing for what is wanted.
+    fn alive(&self, id: &ConnectionId, wanted: Wanted) -> Option<Arc<Ready>> {
+        match wanted {
+            Wanted::Alive(_) => self.flights.cache.peek(id).filter(|ready| ready.is_alive(self.shared.now())),
+            Wanted::Younger(generation) => self.younger_than(id, generation),
+            Wanted::Refreshed => None,
+        }
+    }
+
+    fn younger_than(&self, id: &ConnectionId, generation: Generation) -> Option<Arc<Ready>> {
+        self.flights.cache.peek(id).filter(|ready| ready.generation > generation)
+    }
+
+    fn of(&self, connection: &Connection) -> Option<Arc<Ready>> {
+        let cached = self.flights.cache.peek(&connection.id);
+        cached.or_else(|| Ready::new(connection, Duration::ZERO, self.shared.now()).map(Arc::new))
+    }
+
+    /// Looks behind a reader's back: whether the token is still the newest, and whether its refresh is due.
+    #[cold]
+    fn look_behind(&self, integration: &str, tenant: &str, subject: &str, ready: &Arc<Ready>, check: bool) {
+        let (Ok(integration), Ok(tenant), Ok(subject)) = (integration.parse(), tenant.parse(), subject.parse()) else {
+            return;
+        };
+        let id = ConnectionId { integration, tenant, subject };
+        let (this, ready) = (self.clone(), ready.clone());
+        tokio::spawn(async move {
+            if check {
+                this.shared.metrics.l1_revalidations.inc();
+                match flight::read(&this.shared.records, &id).await {
+                    Ok(Seen::Live(connection, _)) => {
+                        let policy = this.policy(&id.integration).await;
+                        this.flights.publish(&connection, &policy);
+                        this.flights.cache.confirm(&ready, this.shared.now());
+                    }
+                    Ok(Seen::Absent | Seen::Deleted(..)) => {
+                        this.flights.cache.remove(&id, ready.incarnation, ready.generation);
+                    }
+                    Err(()) => this.flights.cache.unconfirmed(&ready),
+                }
+            }
+            if ready.freshness(Duration::ZERO, this.shared.now()) != Freshness::Fresh {
+                this.refresh_behind(&id).await;
+            }
+        });
+    }
+
+    /// Starts a refresh that nobody waits for, if it can be made at all.
+    pub(crate) async fn refresh_behind(&self, id: &ConnectionId) -> Option<watch::Receiver<Progress>> {
+        let party = self.party(&id.integration).await.ok().flatten()?;
+        if self.integrations.holds_back(&party).is_some() {
+            return None;
+        }
+        Some(self.flights.join(id, Cause::Due, self.route(party)))
+    }
+}
+
+enum Landed {
+    With(Arc<Ready>),
+    Without(Arc<Outcome>),
+}
+
+/// What a failed refresh means for whoever has no token to fall back on.
+fn failure(id: &ConnectionId, fault: &Fault) -> Error {
+    let integration = id.integration.clone();
+    let unavailable =
+        |detail, retry_after| Error::ProviderUnavailable { integration: integration.clone(), detail, retry_after };
+    match fault {
+        Fault::IntegrationRejected { code } => Error::IntegrationRejected { integration, code: code.clone() },
+        Fault::Rejected { code } => Error::ProviderRejected { integration, code: code.clone() },
+        Fault::Misconfigured { detail } => {
+            tracing::error!(%integration, detail, "the integration cannot be used");
+            Error::IntegrationRejected { integration, code: "misconfigured".to_owned() }
+        }
+        Fault::Throttled { retry_after } => unavailable(fault.detail(), retry_after.unwrap_or(PROVIDER_RETRY)),
+        Fault::Unreachable { .. } | Fault::NoOutcome { .. } | Fault::Paused => {
+            unavailable(fault.detail(), PROVIDER_RETRY)
+        }
+    }
+}

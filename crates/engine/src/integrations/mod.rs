@@ -1,0 +1,178 @@
+//! Integrations: our clients at providers.
+
+mod party;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokenkeep_core::{
+    Boot, Integration, IntegrationId, Provider, ProviderId,
+    ports::{Expect, Put},
+};
+use tokenkeep_oauth::{Client, SigningKey};
+
+pub use party::Party;
+
+use crate::{
+    Error,
+    records::{Loaded, Stored},
+    shared::Shared,
+};
+
+/// The use cases of integrations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Integrations {
+    pub(crate) shared: Arc<Shared>,
+    known: Arc<Mutex<HashMap<IntegrationId, Known>>>,
+}
+
+/// What this instance knows of an integration.
+#[derive(Clone, Debug)]
+struct Known {
+    party: Option<Arc<Party>>,
+    /// When the store was last asked.
+    asked: Boot,
+    /// When the provider last refused our client.
+    refused: Option<(Boot, String)>,
+}
+
+/// Another instance's change of an integration is seen after this at the latest.
+const SOFT_LIFE: Duration = Duration::from_secs(5);
+/// A provider that refuses our client is asked again after this, in case it was mended on its side.
+const PROBE_AFTER: Duration = Duration::from_mins(1);
+
+impl Integrations {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, known: Arc::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<IntegrationId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both sides of the integration, ready to talk; `None` = there is no such integration. While the store does not
+    /// answer, what was known before is good enough.
+    pub(crate) async fn party(&self, id: &IntegrationId) -> Result<Option<Arc<Party>>, Error> {
+        let now = self.shared.now().boot;
+        let known = self.known().get(id).cloned();
+        if let Some(known) = &known
+            && now.since(known.asked) < SOFT_LIFE
+        {
+            return Ok(known.party.clone());
+        }
+        let loaded = self.load(id).await;
+        let party = match (loaded, known) {
+            (Ok(None), _) => None,
+            (Ok(Some(stored)), Some(Known { party: Some(party), .. }))
+                if party.integration.updated_at == stored.value.updated_at =>
+            {
+                Some(party)
+            }
+            (Ok(Some(stored)), _) => Some(Arc::new(self.introduce(stored.value).await?)),
+            (Err(Error::StoreUnavailable { .. }), Some(known)) => known.party,
+            (Err(error), _) => return Err(error),
+        };
+        let mut known = self.known();
+        let refused = known.get(id).and_then(|k| k.refused.clone());
+        known.insert(id.clone(), Known { party: party.clone(), asked: now, refused });
+        Ok(party)
+    }
+
+    /// Forgets what this instance knows of it, so that the next look asks the store.
+    pub(crate) fn changed(&self, id: &IntegrationId) {
+        self.known().remove(id);
+    }
+
+    /// The catalogue's provider of that id: what an integration is called when nobody named it otherwise.
+    pub(crate) fn provider_named_like(&self, id: &IntegrationId) -> Option<Arc<Provider>> {
+        self.shared.catalogue.get(&ProviderId::new(id.as_str()).ok()?)
+    }
+
+    /// Makes the integration ready to talk to its provider.
+    async fn introduce(&self, integration: Integration) -> Result<Party, Error> {
+        let provider = self
+            .shared
+            .catalogue
+            .get(&integration.provider)
+            .ok_or_else(|| Error::not_found("provider", &integration.provider))?;
+        let mut params = integration.params.clone();
+        params.insert("client_id".to_owned(), integration.client_id.clone());
+        let provider = provider.resolve(&params).map_err(|error| Error::invalid(error.to_string()))?;
+        let key = match &integration.signing_key {
+            None => None,
+            Some(signing) => Some(
+                SigningKey::from_pem(&signing.key, signing.key_id.clone())
+                    .map_err(|error| Error::invalid(format!("the signing key cannot be used: {error}")))?,
+            ),
+        };
+        let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone(), key };
+        Ok(Party { integration, provider, client })
+    }
+
+    /// The provider took our client: whatever was said of it is over.
+    pub(crate) fn accepted(&self, party: &Party) {
+        let id = &party.integration.id;
+        let was_refused = self.known().get_mut(id).is_some_and(|known| known.refused.take().is_some());
+        if was_refused || party.integration.rejection.is_some() {
+            self.mark(id.clone(), None);
+        }
+    }
+
+    /// The provider refuses our client: the integration is marked, never its connections.
+    pub(crate) fn rejected(&self, party: &Party, code: &str) {
+        let now = self.shared.now().boot;
+        let id = &party.integration.id;
+        if let Some(known) = self.known().get_mut(id) {
+            known.refused = Some((now, code.to_owned()));
+        }
+        if party.integration.rejection.as_ref().is_none_or(|r| r.code != code) {
+            self.mark(id.clone(), Some(code.to_owned()));
+        }
+    }
+
+    /// Why nothing is sent with this client at present, if so: the provider's error code.
+    pub(crate) fn holds_back(&self, party: &Party) -> Option<String> {
+        let now = self.shared.now().boot;
+        let known = self.known();
+        let (at, code) = known.get(&party.integration.id)?.refused.as_ref()?;
+        (now.since(*at) < PROBE_AFTER).then(|| code.clone())
+    }
+
+    /// Writes the mark down behind everybody's back: it is for people.
+    fn mark(&self, id: IntegrationId, rejection: Option<String>) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            for _ in 0..4 {
+                let Ok(Some(stored)) = this.load(&id).await else { return };
+                let mut integration = stored.value;
+                match &rejection {
+                    Some(code) => integration.reject(code, this.shared.now().wall),
+                    None => integration.rejection = None,
+                }
+                let expect = Expect::Version(&stored.version);
+                match this.shared.records.save(&integration, (), expect).await {
+                    Ok(Put::Conflict | Put::Unknown) => {}
+                    Ok(Put::Committed(_)) => {
+                        let rejected = integration.rejection.as_ref().map(|r| r.code.as_str());
+                        tracing::warn!(target: "audit", action = "integration_marked", integration = %id, rejected);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(integration = %id, %error, "an integration could not be marked");
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    pub(crate) async fn load(&self, id: &IntegrationId) -> Result<Option<Stored<Integration>>, Error> {
+        match self.shared.records.load::<Integration>(id).await.map_err(Error::reading("integration"))? {
+            Loaded::Live(stored) => Ok(Some(stored)),
+            Loaded::Absent | Loaded::Deleted(_) => Ok(None),
+        }
+    }
+}

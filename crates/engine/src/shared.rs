@@ -1,0 +1,96 @@
+//! What every use case holds.
+
+use std::{sync::Arc, time::Duration};
+
+use tokenkeep_core::{
+    InstanceId, Now,
+    id::Ulid,
+    ports::{Clock, Endpoint, Entropy, Reply, Request, SendError, Transport, TransportError},
+};
+use url::Url;
+
+use crate::{catalogue::Catalogue, metrics::Metrics, records::Records, transport::Pacer};
+
+/// The world as the engine sees it, and what it was told to be.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) records: Records,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) pacer: Option<Arc<Pacer>>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) instance: InstanceId,
+    pub(crate) settings: Settings,
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    pub(crate) fn ulid(&self) -> Ulid {
+        self.entropy.ulid(self.clock.now())
+    }
+
+    /// One request that may be sent at any time, on a connection of its own.
+    pub(crate) async fn fetch(&self, request: Request) -> Result<Reply, FetchError> {
+        let endpoint = Endpoint { url: request.url.clone(), timeout: self.settings.connect_timeout };
+        let connected = self.transport.connect(&endpoint).await?;
+        Ok(connected.send(request, None).await?)
+    }
+}
+
+/// Why a request has no reply.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error(transparent)]
+    Connect(#[from] TransportError),
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// What an installation can set. The defaults are what `tokenkeep serve` runs with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where browsers reach us.
+    pub public_url: Url,
+    /// Origins a connect may return to, besides `public_url`'s own (`https://app.example.com`).
+    pub return_to_origins: Vec<String>,
+    /// Whether labels that name a person are hashed in the store.
+    pub hash_labels: bool,
+    /// How many bytes of ready replies the cache holds at most.
+    pub cache_bytes: u64,
+    /// How long a cached token is served without asking the store whether it is still the newest, where no bus says
+    /// so.
+    pub cache_soft_life: Duration,
+    /// How long before expiry a refresh is due, where the provider says nothing.
+    pub refresh_margin: Duration,
+    /// How long connecting to a provider may take.
+    pub connect_timeout: Duration,
+    /// How many refreshes this instance runs at once on its own account (readers' are not limited by it).
+    pub preload_concurrency: usize,
+    /// How often this instance looks for refreshes that are due.
+    pub preload_interval: Duration,
+    /// How often it cleans up.
+    pub cleanup_interval: Duration,
+}
+
+impl Settings {
+    /// The defaults, for an installation that browsers reach at `public_url`.
+    pub fn new(public_url: Url) -> Self {
+        Self {
+            public_url,
+            return_to_origins: Vec::new(),
+            hash_labels: false,
+            cache_bytes: 64 * 1024 * 1024,
+            cache_soft_life: Duration::from_secs(5),
+            refresh_margin: Duration::from_mins(5),
+            connect_timeout: Duration::from_secs(5),
+            preload_concurrency: 64,
+            preload_interval: Duration::from_secs(5),
+            cleanup_interval: Duration::from_mins(30),
+        }
+    }
+}
