@@ -1,0 +1,125 @@
+//! The tests: one function per step.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    process, provision,
+    report::{Counts, Outcome, Report},
+    workspace::Workspace,
+};
+
+pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
+    let mut report = Report::default();
+    report.step("unit and integration tests", || unit_and_integration_tests(workspace));
+    report.step("documentation's examples", || doc_tests(workspace));
+    report.step("a real provider: node-oidc-provider", || real_provider(workspace, if full { 100 } else { 10 }));
+    if full {
+        report.step("the refresh model, 100,000 schedules", || refresh_model_at_length(workspace));
+        report.step("chaos: processes killed and frozen", || chaos(workspace));
+    }
+    report
+}
+
+fn unit_and_integration_tests(workspace: &Workspace) -> Result<Outcome> {
+    let nextest = process::succeeds(&mut workspace.cargo(&["nextest", "--version"]));
+    // Benches are not run here: they measure, and `clippy` has compiled them.
+    let kinds = ["--workspace", "--lib", "--bins", "--tests", "--examples", "--locked", "--no-fail-fast"];
+    let mut command = workspace.cargo(if nextest { &["nextest", "run"] } else { &["test"] });
+    counted(command.args(kinds))
+}
+
+fn doc_tests(workspace: &Workspace) -> Result<Outcome> {
+    counted(&mut workspace.cargo(&["test", "--workspace", "--doc", "--locked", "--no-fail-fast"]))
+}
+
+/// A connection is made through node-oidc-provider's own login and consent pages and served through `rotations`.
+/// The harness starts the provider (`--node`, `--peer`) and ends it.
+fn real_provider(workspace: &Workspace, rotations: u32) -> Result<Outcome> {
+    let peer = match provision::oidc_provider(workspace) {
+        Ok(peer) => peer,
+        Err(missing) => return Ok(Outcome::Missing(missing.0)),
+    };
+    let mut command = harness(workspace, "real-provider");
+    command.arg("--rotations").arg(rotations.to_string());
+    command.arg("--node").arg(peer.node).arg("--peer").arg(peer.script);
+    harness_counted("real-provider", &mut command)
+}
+
+/// Every interleaving that 100,000 random schedules reach.
+fn refresh_model_at_length(workspace: &Workspace) -> Result<Outcome> {
+    let mut command = workspace.cargo(&["test", "--package", "tokenkeep-core", "--test", "refresh_model", "--locked"]);
+    // Optimised, for a tenth of the time; but with the debug assertions, and without the release profile's long link.
+    command.args(["--profile", "model"]);
+    command.args(["--config", "profile.model.inherits='dev'", "--config", "profile.model.opt-level=3"]);
+    counted(command.env("PROPTEST_CASES", "100000"))
+}
+
+/// Real processes, killed at every step of a refresh and frozen across its deadlines.
+fn chaos(workspace: &Workspace) -> Result<Outcome> {
+    harness_counted("chaos", &mut harness(workspace, "chaos"))
+}
+
+/// What the harness (`bench/`) does not know yet. Whoever teaches it one takes the word out of this list; forgetting
+/// that is a failure, so that nothing stays "not written yet" that is written.
+const NOT_WRITTEN_YET: &[&str] = &["real-provider", "chaos"];
+
+fn harness(workspace: &Workspace, what: &str) -> Command {
+    workspace.cargo(&["run", "--quiet", "--locked", "--package", "tokenkeep-bench", "--", what])
+}
+
+fn harness_counted(what: &str, command: &mut Command) -> Result<Outcome> {
+    let (succeeded, counts) = process::run_counting(command)?;
+    judge_harness(what, succeeded, counts)
+}
+
+/// The harness ends with a line `N passed, N failed`. One that says nothing has checked nothing.
+fn judge_harness(what: &str, succeeded: bool, counts: Option<Counts>) -> Result<Outcome> {
+    let pending = NOT_WRITTEN_YET.contains(&what);
+    match counts {
+        None if pending => Ok(Outcome::NotWrittenYet),
+        None => bail!("`{what}` did not end with `N passed, N failed`"),
+        Some(_) if pending => bail!("`{what}` is written now: take it out of NOT_WRITTEN_YET"),
+        Some(counts) => Ok(judge(succeeded, counts)),
+    }
+}
+
+fn counted(command: &mut Command) -> Result<Outcome> {
+    let (succeeded, counts) = process::run_counting(command)?;
+    Ok(judge(succeeded, counts.unwrap_or_default()))
+}
+
+/// A runner that fails without a failed test did not get that far: that is one failure.
+fn judge(succeeded: bool, mut counts: Counts) -> Outcome {
+    if !succeeded && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    Outcome::Ran(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: Counts = Counts { passed: 3, failed: 0 };
+
+    #[test]
+    fn a_runner_that_breaks_is_a_failure() {
+        assert!(matches!(judge(false, THREE), Outcome::Ran(Counts { passed: 3, failed: 1 })));
+        assert!(matches!(judge(true, THREE), Outcome::Ran(THREE)));
+    }
+
+    #[test]
+    fn a_harness_that_checks_nothing_is_a_failure() {
+        assert!(judge_harness("a step that is written", true, None).is_err());
+        assert!(judge_harness("a step that is written", true, Some(THREE)).is_ok());
+    }
+
+    #[test]
+    fn a_step_cannot_stay_unwritten_once_it_counts() {
+        for pending in NOT_WRITTEN_YET {
+            assert!(judge_harness(pending, true, Some(THREE)).is_err());
+        }
+    }
+}
