@@ -260,4 +260,6 @@ fn open_entry(barrier: &Barrier, instance: InstanceId, sealed: &[u8]) -> Option<
 }
 
 #[cfg(test)]
+mod processes;
+#[cfg(test)]
 mod tests;

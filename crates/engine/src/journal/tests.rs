@@ -66,15 +66,15 @@ impl Fixture {
     }
 }
 
-fn instance(n: u128) -> InstanceId {
+pub(super) fn instance(n: u128) -> InstanceId {
     InstanceId(Ulid::from_parts(1, n))
 }
 
-fn attempt(n: u128) -> AttemptId {
+pub(super) fn attempt(n: u128) -> AttemptId {
     AttemptId(Ulid::from_parts(2, n))
 }
 
-fn alice() -> ConnectionId {
+pub(super) fn alice() -> ConnectionId {
     connection("alice")
 }
 
@@ -86,11 +86,11 @@ fn connection(subject: &str) -> ConnectionId {
     }
 }
 
-fn read_all(abandoned: &mut Abandoned) -> Vec<Entry> {
+pub(super) fn read_all(abandoned: &mut Abandoned) -> Vec<Entry> {
     std::iter::from_fn(|| abandoned.next_entry().unwrap()).collect()
 }
 
-fn attempts(entries: &[Entry]) -> Vec<u128> {
+pub(super) fn attempts(entries: &[Entry]) -> Vec<u128> {
     entries.iter().map(|entry| entry.attempt.0.random()).collect()
 }
 
