@@ -310,6 +310,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn every_record_has_a_key_of_its_own() {
+        // The same nonce on purpose: under one key, the same bytes would look the same.
+        let ciphertext = |id: &str| {
+            barrier().seal(Place::Store, &key("t", Kind::Connection, id), b"token")[HEADER_LEN..][..5].to_vec()
+        };
+        assert_eq!(ciphertext("a"), ciphertext("a"));
+        assert_ne!(ciphertext("a"), ciphertext("b"));
+    }
+
+    #[test]
     fn debug_shows_no_key() {
         let printed = format!("{:?} {:?}", barrier(), root(7));
         assert!(!printed.contains("7, 7") && !printed.contains("0707"), "{printed}");

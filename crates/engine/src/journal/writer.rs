@@ -170,12 +170,8 @@ impl Writer {
         if self.suspect || self.segment.used + needed > self.segment.allocated {
             self.make_room(needed)?;
         }
-        let before = self.segment.used;
         let written = self.segment.write(appends.iter().map(|append| append.sealed.as_slice()));
-        written.and_then(|offsets| self.segment.sync().map(|()| offsets)).map_err(|error| {
-            self.segment.used = before;
-            self.failed(error)
-        })
+        written.and_then(|offsets| self.segment.sync().map(|()| offsets)).map_err(|error| self.failed(error))
     }
 
     fn failed(&mut self, source: io::Error) -> JournalError {

@@ -486,6 +486,14 @@ async fn a_record_that_does_not_open_is_reported_in_its_place() {
     assert_eq!(bob.to_string(), "the connection record acme/google/bob cannot be read");
 }
 
+#[test]
+fn a_value_that_names_another_record_is_refused() {
+    let records = fixture(false).records;
+    let record = records.seal(Connection::key_of(&sample("bob").id), &sample("alice").encode());
+    let read = records.read::<Connection>(record);
+    assert!(matches!(read, Err(Unreadable::Content(DecodeError::Misplaced))), "{read:?}");
+}
+
 #[tokio::test]
 async fn a_tombstone_is_no_connection_and_a_connection_no_tombstone() {
     let Fixture { records, store } = fixture(false);
