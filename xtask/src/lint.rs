@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    arrows, process, provision,
+    arrows, papers, process, provision,
     report::{Outcome, Report},
     workspace::Workspace,
 };
@@ -11,8 +11,13 @@ use crate::{
 type Step = (&'static str, fn(&Workspace) -> Result<Outcome>);
 
 /// The quickest first.
-const STEPS: [Step; 4] =
-    [("formatting", formatting), ("arrows between crates", arrows::check), ("clippy", clippy), ("cargo-deny", deny)];
+const STEPS: [Step; 5] = [
+    ("formatting", formatting),
+    ("arrows between crates", arrows::check),
+    ("files named in papers", papers::check),
+    ("clippy", clippy),
+    ("cargo-deny", deny),
+];
 
 pub(crate) fn run(workspace: &Workspace) -> Report {
     let mut report = Report::default();

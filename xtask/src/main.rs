@@ -8,6 +8,7 @@ mod arrows;
 mod bench;
 mod generate;
 mod lint;
+mod papers;
 mod process;
 mod provision;
 mod report;
@@ -42,7 +43,7 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Formatting, the arrows between crates, clippy, cargo-deny.
+    /// Formatting, the arrows between crates, the papers' references, clippy, cargo-deny.
     Lint(MissingArgs),
     /// Everything a merge needs, in the order that fails fastest; stops at the first failure.
     Ci(TestArgs),
