@@ -86,9 +86,11 @@ pub fn adopt(dir: &Path, own: InstanceId, barrier: &Arc<Barrier>) -> Result<Adop
         let path = file.map_err(|source| AdoptError::Io { path: dir.to_owned(), source })?.path();
         let failed = |source| AdoptError::Io { path: path.clone(), source };
         if segment::is_draft(&path) {
-            if let Some(draft) = take(&path).map_err(failed)? {
+            // An empty one may be a moment old, its maker just about to lock it.
+            if let Some(draft) = take(&path).map_err(failed)?
+                && draft.metadata().map_err(failed)?.len() > 0
+            {
                 fs::remove_file(&path).map_err(failed)?;
-                drop(draft);
             }
             continue;
         }

@@ -141,7 +141,8 @@ impl Segment {
         allocated: u64,
         contents: impl FnOnce(&mut Segment) -> io::Result<()>,
     ) -> io::Result<()> {
-        lock(&self.file)?;
+        // Waits: whoever clears away old drafts may be looking at it.
+        self.file.lock()?;
         self.extend_to(allocated)?;
         self.file.write_all_at(&frame::header(self.salt), 0)?;
         contents(self)?;

@@ -298,17 +298,18 @@ async fn released_space_is_used_again() {
     journal.append(&connection("bob"), attempt(9999), CANARY.as_bytes()).await.unwrap();
     journal.append(&connection("dave"), attempt(8888), CANARY.as_bytes()).await.unwrap();
     journal.settle(&connection("dave"), attempt(8888));
-    for n in 0..500 {
+    for n in 0..150 {
         journal.append(&alice(), attempt(n), &[7; 300]).await.unwrap();
         journal.settle(&alice(), attempt(n));
     }
+    assert!(journal.probe().await, "whatever it had to tidy up is done");
     let path = segment::path_of(&f.dir(), instance(1));
-    assert!(fs::metadata(&path).unwrap().len() <= 16 << 10, "500 entries of over 300 bytes went through it");
+    assert!(fs::metadata(&path).unwrap().len() <= 16 << 10, "150 entries of over 300 bytes went through it");
     assert_eq!(f.files().len(), 1);
     assert!(f.adopt().abandoned.is_empty(), "still locked");
     journal.close().await;
     let left = f.left_behind();
-    assert!([9999, 8888, 499].iter().all(|n| left.contains(n)), "{left:?}");
+    assert!([9999, 8888, 149].iter().all(|n| left.contains(n)), "{left:?}");
 }
 
 #[tokio::test]
