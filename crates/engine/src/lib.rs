@@ -8,7 +8,7 @@
 //! # use std::{sync::Arc, time::Duration};
 //! # use tokenkeep_engine::{Caller, Engine, Given, Parts, PutMode, PutTokens, Settings, barrier::{Barrier, RootKey}};
 //! # use tokenkeep_engine::{catalogue::Catalogue, system::{SystemClock, SystemEntropy}, transport::{HyperTransport, Pacer, Pacing, TransportOptions}};
-//! # use tokenkeep_store::MemoryStore;
+//! # use tokenkeep_store::Memory;
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let clock = Arc::new(SystemClock);
@@ -16,7 +16,7 @@
 //! let pacer = Arc::new(Pacer::new(clock.clone(), Pacing::default()));
 //! let engine = Engine::start(
 //!     Parts {
-//!         store: Arc::new(MemoryStore::new(entropy.clone())),
+//!         store: Arc::new(Memory::new()),
 //!         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
 //!         transport: Arc::new(HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default())?),
 //!         pacer: Some(pacer),
