@@ -47,7 +47,6 @@ pub enum Pending {
 
 #[derive(Debug)]
 pub struct Journal {
-    pub owner: InstanceId,
     pub entries: Vec<Entry>,
 }
 
@@ -87,7 +86,7 @@ impl Instance {
             frozen: false,
             dead: false,
             skew: 0,
-            journal: Journal { owner: id, entries: vec![] },
+            journal: Journal { entries: vec![] },
             gone: vec![],
             adopted: vec![],
             flight: None,

@@ -64,9 +64,23 @@ struct InFlight {
     token: Token,
 }
 
+/// What happened in a run, so that it can be seen that the schedules reach what they are meant to reach.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reach {
+    pub commits: u32,
+    pub takeovers: u32,
+    pub alternates: u32,
+    pub unanswered: u32,
+    pub reauth: u32,
+    pub resumed: u32,
+    pub excepted: u32,
+    pub checked: u32,
+}
+
 #[derive(Debug)]
 pub struct World {
     pub setting: Setting,
+    pub reach: Reach,
     pub time: Duration,
     pub store: Store,
     pub instances: Vec<Instance>,
@@ -96,6 +110,7 @@ impl World {
     pub fn new(setting: Setting) -> Self {
         let mut world = Self {
             setting,
+            reach: Reach::default(),
             time: Duration::from_secs(1000),
             store: Store::new(),
             instances: vec![],
@@ -315,7 +330,7 @@ impl World {
         instance.gone = old.gone;
         instance.gone.push(old.id);
         instance.adopted = newest.into_iter().collect();
-        instance.journal = Journal { owner: id, entries: old.journal.entries };
+        instance.journal = Journal { entries: old.journal.entries };
         self.resume(i);
     }
 
@@ -323,6 +338,7 @@ impl World {
         if self.instances[i].flight.is_none()
             && let Some(held) = self.instances[i].adopted.pop()
         {
+            self.reach.resumed += 1;
             let local = self.local(i);
             self.instances[i].flight = Some(Flight::resume(held, local));
             self.feed(i, Input::Start);
@@ -410,6 +426,14 @@ impl World {
 
     fn write(&mut self, connection: &tokenkeep_core::Connection, expect: Option<&Version>) -> Option<Version> {
         let version = self.store.put(connection, expect)?;
+        let reach = &mut self.reach;
+        reach.commits += u32::from(connection.committed_by.is_some() && connection.attempt.is_none());
+        reach.alternates += u32::from(connection.alternate.is_some());
+        reach.reauth += u32::from(matches!(connection.health, Health::ReauthRequired { .. }));
+        if let Some(attempt) = &connection.attempt {
+            reach.takeovers += u32::from(attempt.replays > 0);
+            reach.unanswered += u32::from(attempt.phase == tokenkeep_core::Phase::Unanswered);
+        }
         if let Health::ReauthRequired { reason, .. } = &connection.health
             && reason != "no_refresh_token"
             && let Some(held) = connection.fingerprint()
@@ -643,9 +667,11 @@ impl World {
 
     fn check_nothing_lost(&mut self, alive: &[Token]) {
         let Some(family) = self.consented.and_then(|c| self.provider.family(c)) else { return };
+        self.reach.excepted = u32::from(self.excepted);
         if alive.is_empty() || self.excepted || self.violation.is_some() {
             return;
         }
+        self.reach.checked = 1;
         let Content::Live(connection) = self.store.content() else {
             return self.violate(format!("1: tokens {alive:?} were good, and the connection is gone"));
         };
