@@ -84,3 +84,55 @@ impl Layer for Metering {
         })
     }
 }
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        time::Duration,
+    };
+
+    use jiff::Timestamp;
+    use tokenkeep_core::{
+        Boot, Now, Tenant,
+        ports::{BoxFuture, Kind, RecordKey, Store},
+    };
+
+    use super::*;
+    use crate::Memory;
+
+    /// A second later whenever it is read.
+    #[derive(Debug, Default)]
+    struct Ticking(AtomicU64);
+
+    impl Clock for Ticking {
+        fn now(&self) -> Now {
+            let seconds = self.0.fetch_add(1, Ordering::Relaxed);
+            Now { wall: Timestamp::UNIX_EPOCH, boot: Boot(Duration::from_secs(seconds)) }
+        }
+        fn sleep_until(&self, _: Boot) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_by_outcome_and_timed() {
+        let mut registry = Registry::default();
+        let metering = Metering::new(StoreMetrics::register(&mut registry), Arc::<Ticking>::default());
+        let store = Metered::around(Arc::new(Memory::new()), metering);
+        let key = RecordKey { tenant: Tenant::default_tenant(), kind: Kind::Connection, id: "alice".into() };
+        store.get(&key).await.unwrap();
+        store.get(&key).await.unwrap();
+        store.ping().await.unwrap();
+        let mut shown = String::new();
+        prometheus_client::encoding::text::encode(&mut shown, &registry).unwrap();
+        for line in [
+            r#"store_operations_total{operation="get",outcome="absent"} 2"#,
+            r#"store_operations_total{operation="ping",outcome="ok"} 1"#,
+            r#"store_operation_duration_seconds_sum{operation="get"} 2.0"#,
+        ] {
+            assert!(shown.contains(line), "{line} is not in\n{shown}");
+        }
+        assert!(!shown.contains("alice"));
+    }
+}

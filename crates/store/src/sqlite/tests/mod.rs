@@ -1,10 +1,11 @@
 //! Real faults of a real file.
 
+mod processes;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -290,33 +291,6 @@ async fn a_locked_database_refuses_writes_and_goes_on_reading() {
     assert!(store.claim(Kind::Connection, jiff::Timestamp::MAX, 1, jiff::Timestamp::MAX).await.is_err());
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     assert!(matches!(create(&store, "b").await, Ok(Put::Committed(_))));
-}
-
-/// Two stores on one file stand for two processes: neither shares anything with the other but the file.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_processes_lose_no_increment() {
-    let place = place();
-    let stores = [Sqlite::open(&place.path).await.unwrap(), Sqlite::open(&place.path).await.unwrap()].map(Arc::new);
-    stores[0].put(&Record { sealed: vec![0], ..record("a") }, Expect::Absent).await.unwrap();
-    let tasks: Vec<_> = (0..16)
-        .map(|n| {
-            let store = stores[n % 2].clone();
-            tokio::spawn(async move {
-                loop {
-                    let mut there = store.get(&record("a").key).await.unwrap().unwrap();
-                    there.sealed[0] += 1;
-                    let version = there.version.clone();
-                    if store.put(&there, Expect::Version(&version)).await.unwrap() != Put::Conflict {
-                        break;
-                    }
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    assert_eq!(stores[0].get(&record("a").key).await.unwrap().unwrap().sealed, [16]);
 }
 
 /// One that cannot be done does not take its neighbours down. (SQLite refuses values of a gigabyte; a trigger does
