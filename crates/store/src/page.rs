@@ -69,6 +69,11 @@ pub(crate) fn from_microseconds(micros: i64) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use tokenkeep_core::{
+        Tenant,
+        ports::{Filter, Kind},
+    };
+
     use super::*;
 
     #[test]
@@ -84,5 +89,15 @@ mod tests {
         for text in ["", "5", "x:ab", "9:ab", "-1:ab", "1:é"] {
             assert_eq!(Position::from_cursor(&Cursor(text.into())), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_cursor_of_another_tenants_list_leads_nowhere() {
+        let cursor = Some(Position { tenant: "theirs", id: "a" }.to_cursor());
+        let list = |scope| Query { scope, kind: Kind::Meta, filter: Filter::All, limit: 1, cursor: cursor.clone() };
+        let of = |name| Scope::Tenant(Tenant::new(name).unwrap());
+        assert!(matches!(Start::of(&list(of("mine"))), Start::Nowhere));
+        assert!(matches!(Start::of(&list(of("theirs"))), Start::After(_)));
+        assert!(matches!(Start::of(&list(Scope::Every)), Start::After(_)));
     }
 }

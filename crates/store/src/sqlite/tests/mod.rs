@@ -232,6 +232,7 @@ async fn a_full_disk_refuses_writes_and_goes_on_reading() {
     let store = Sqlite::open_with(&place.path, &limit).await.unwrap();
     let mut written = vec!["a".to_owned()];
     let refused = loop {
+        assert!(written.len() < 200, "the disk never fills");
         let id = format!("b{:03}", written.len());
         match create(&store, &id).await {
             Ok(Put::Committed(_)) => written.push(id),
