@@ -6,7 +6,8 @@
 //! - [`Memory`]: in this process, gone with it. For tests and trials.
 //! - [`Sqlite`]: one file on a local disk, the default. A write it has confirmed survives the loss of power.
 //! - [`layers`]: metrics and traces around any store.
-//! - [`conformance`] (feature `conformance`): the one suite every store passes, and the faults that prove it can fail.
+//! - `conformance` (behind the feature of that name): the one suite every store passes, and the faults on purpose that
+//!   prove it can fail.
 //!
 //! ```
 //! use tokenkeep_core::ports::{Expect, Kind, Put, Record, RecordKey, SealingKeyId, Store, Version};
