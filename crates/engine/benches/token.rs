@@ -19,7 +19,8 @@ async fn engine() -> Engine {
     let clock = Arc::new(SystemClock);
     let entropy = Arc::new(SystemEntropy);
     let pacer = Arc::new(Pacer::new(clock.clone(), Pacing::default()));
-    let transport = HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default()).expect("no CA file");
+    let transport =
+        HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default()).expect("no CA file");
     let parts = Parts {
         store: Arc::new(Memory::new()),
         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
@@ -36,7 +37,9 @@ async fn engine() -> Engine {
     let engine = Engine::start(parts, settings).await.expect("an empty store");
     for n in 0..CONNECTIONS {
         let tokens = PutTokens {
-            access_token: Some("ya29.a0Ae4lvC0123456789012345678901234567890123456789012345678901234567890123456789".into()),
+            access_token: Some(
+                "ya29.a0Ae4lvC0123456789012345678901234567890123456789012345678901234567890123456789".into(),
+            ),
             refresh_token: Given::Absent,
             expires_at: Some("2100-01-01T00:00:00Z".parse().expect("a time")),
             scope: None,
@@ -53,7 +56,8 @@ fn id(n: usize) -> ConnectionId {
 }
 
 fn token(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let engine = runtime.block_on(engine());
     let wanted = id(4711);
     let (integration, tenant, subject) = (wanted.integration.as_str(), wanted.tenant.as_str(), wanted.subject.as_str());
@@ -69,7 +73,8 @@ fn token(c: &mut Criterion) {
         b.iter(|| black_box(engine.connections().cached(integration, tenant, subject, min_ttl)));
     });
     group.bench_function("connections.token()", |b| {
-        b.to_async(Now).iter(|| async { engine.connections().token(&Caller::Local, black_box(&wanted), min_ttl).await });
+        b.to_async(Now)
+            .iter(|| async { engine.connections().token(&Caller::Local, black_box(&wanted), min_ttl).await });
     });
     group.finish();
     let hits = engine.connections().cached(integration, tenant, subject, min_ttl);

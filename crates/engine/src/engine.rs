@@ -23,7 +23,7 @@ use crate::{
     catalogue::Catalogue,
     connections::{
         Connections,
-        flight::{Flights, Progress, Route},
+        flight::{Flights, Route},
     },
     health::{Health, HealthStatus, Part},
     integrations::Integrations,
@@ -34,7 +34,7 @@ use crate::{
     shared::Shared,
     stats::Stats,
     transport::Pacer,
-    upkeep::{Cleaned, Upkeep},
+    upkeep::{Cleaned, Upkeep, landed},
 };
 
 /// What an engine is made of.
@@ -167,12 +167,11 @@ impl Engine {
             let id = &entry.connection.integration;
             let policy = self.connections.policy(id).await;
             let party = self.connections.party(id).await.ok().flatten();
-            let mut progress = self.connections.flights.resume(held, Route { policy, party });
+            let progress = self.connections.flights.resume(held, Route { policy, party });
             // One after the other, but none waits for a store that is down: its flight goes on by itself.
-            let waited = self.shared.clock.sleep(Duration::from_secs(1));
             tokio::select! {
-                () = waited => {}
-                () = async { while !matches!(*progress.borrow_and_update(), Progress::Landed(_)) && progress.changed().await.is_ok() {} } => {}
+                () = landed(progress) => {}
+                () = self.shared.clock.sleep(Duration::from_secs(1)) => {}
             }
         }
     }
@@ -261,17 +260,13 @@ impl Engine {
             task.abort();
         }
         let over = self.shared.clock.sleep(patience);
-        let landed = async {
-            for mut flight in self.connections.flights.all() {
-                while !matches!(*flight.borrow_and_update(), Progress::Landed(_)) {
-                    if flight.changed().await.is_err() {
-                        break;
-                    }
-                }
+        let all_landed = async {
+            for flight in self.connections.flights.all() {
+                landed(flight).await;
             }
         };
         tokio::select! {
-            () = landed => {}
+            () = all_landed => {}
             () = over => tracing::warn!(flights = self.connections.flights.flying(), "ending with refreshes under way"),
         }
         if let Some(journal) = self.connections.flights.kept.journal() {

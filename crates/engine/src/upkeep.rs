@@ -8,6 +8,7 @@ use tokenkeep_core::{
     ports::{Expect, Filter, Put, Scope},
     time::{after, before},
 };
+use tokio::sync::watch;
 
 use crate::{
     Caller, Error,
@@ -19,6 +20,8 @@ use crate::{
 /// What is handed to this instance is nobody else's for so long.
 const CLAIM: Duration = Duration::from_mins(1);
 const BATCH: u32 = 200;
+/// How long one refresh may hold up the next of its batch.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// What expired this long ago is dead, whatever the clocks say.
 const GRACE: Duration = Duration::from_mins(5);
 
@@ -63,11 +66,11 @@ impl Upkeep {
         stream::iter(claimed)
             .for_each_concurrent(self.shared.settings.preload_concurrency, |item| async move {
                 let Ok(Loaded::Live(stored)) = item.content else { return };
-                let Some(mut progress) = self.connections.refresh_behind(&stored.value.id).await else { return };
-                while !matches!(*progress.borrow_and_update(), Progress::Landed(_)) {
-                    if progress.changed().await.is_err() {
-                        return;
-                    }
+                let Some(progress) = self.connections.refresh_behind(&stored.value.id).await else { return };
+                // A provider that hangs must not hold up the others: its flights go on by themselves.
+                tokio::select! {
+                    () = landed(progress) => {}
+                    () = self.shared.clock.sleep(PATIENCE) => {}
                 }
             })
             .await;
@@ -117,5 +120,14 @@ impl Upkeep {
         self.shared.metrics.cleaned.inc_by(cleaned.removed + cleaned.tokens_dropped);
         tracing::info!(removed = cleaned.removed, tokens_dropped = cleaned.tokens_dropped, "cleaned up");
         Ok(cleaned)
+    }
+}
+
+/// Waits for a flight's end.
+pub(crate) async fn landed(mut progress: watch::Receiver<Progress>) {
+    while !matches!(*progress.borrow_and_update(), Progress::Landed(_)) {
+        if progress.changed().await.is_err() {
+            return;
+        }
     }
 }
