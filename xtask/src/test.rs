@@ -47,12 +47,10 @@ fn real_provider(workspace: &Workspace, rotations: u32) -> Result<Outcome> {
     harness_counted("real-provider", &mut command)
 }
 
-/// Every interleaving that 100,000 random schedules reach.
+/// The refresh protocol against 100,000 random schedules of everything that can go wrong; about a minute of one core.
 fn refresh_model_at_length(workspace: &Workspace) -> Result<Outcome> {
-    let mut command = workspace.cargo(&["test", "--package", "tokenkeep-core", "--test", "refresh_model", "--locked"]);
-    // Optimised, for a tenth of the time; but with the debug assertions, and without the release profile's long link.
-    command.args(["--profile", "model"]);
-    command.args(["--config", "profile.model.inherits='dev'", "--config", "profile.model.opt-level=3"]);
+    // `--workspace`, so that what the other steps have built is used again.
+    let mut command = workspace.cargo(&["test", "--workspace", "--test", "refresh_model", "--locked"]);
     counted(command.env("PROPTEST_CASES", "100000"))
 }
 
