@@ -412,3 +412,69 @@ pub fn freshness(connection: &Connection, min_ttl: Duration, margin: Duration, n
         _ => Freshness::Stale,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(life: Option<u64>) -> AccessToken {
+        let issued_at = Timestamp::UNIX_EPOCH;
+        AccessToken {
+            token: "secret".into(),
+            token_type: "Bearer".into(),
+            issued_at,
+            expires_at: life.map(|s| after(issued_at, Duration::from_secs(s))),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_margin_never_exceeds_a_fraction_of_the_life() {
+        let five_minutes = Duration::from_mins(5);
+        assert_eq!(access(Some(3600)).due_at(five_minutes), Some(at(3300)));
+        assert_eq!(access(Some(300)).due_at(five_minutes), Some(at(225)));
+        assert_eq!(access(None).due_at(five_minutes), None);
+    }
+
+    #[test]
+    fn a_reader_may_ask_for_half_a_life_at_most() {
+        let token = access(Some(100));
+        let day = Duration::from_hours(24);
+        assert!(token.is_fresh_for(day, at(49)));
+        assert!(!token.is_fresh_for(day, at(50)));
+        assert!(token.is_fresh_for(Duration::from_secs(10), at(89)));
+        assert!(!token.is_fresh_for(Duration::from_secs(10), at(90)));
+        assert!(!token.is_fresh_for(Duration::ZERO, at(100)));
+        assert!(access(None).is_fresh_for(day, at(1_000_000)));
+    }
+
+    #[test]
+    fn the_last_sixteen_spent_tokens_are_remembered() {
+        let mut spent = Spent::default();
+        for n in 0..20 {
+            spent.push(Fingerprint([n; 16]));
+            spent.push(Fingerprint([n; 16]));
+        }
+        assert!(!spent.contains(Fingerprint([3; 16])));
+        assert!((4..20).all(|n| spent.contains(Fingerprint([n; 16]))));
+    }
+
+    #[test]
+    fn three_deadlines_fit_into_a_grace_window() {
+        for seconds in [3, 30, 600] {
+            let window = Duration::from_secs(seconds);
+            let successor = crate::provider::Successor::Same;
+            let policy = RefreshPolicy::new(Rotation::Grace { window, successor }, Duration::ZERO);
+            assert!(policy.deadline * 3 <= window && policy.deadline <= Duration::from_secs(10), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_shows_a_token() {
+        let shown = format!("{:?}", access(Some(1)));
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}

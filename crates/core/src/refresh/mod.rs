@@ -19,14 +19,16 @@ mod commit;
 mod decide;
 mod flight;
 mod held;
+mod messages;
 mod pause;
 mod settle;
 mod watch;
 
 pub use commit::{Verdict, commit};
 pub use decide::{Cause, Decision, Local, decide};
-pub use flight::{Answer, Effect, Flight, Input, Outcome, Refused, Timer, Written};
+pub use flight::Flight;
 pub use held::{Held, Received};
+pub use messages::{Answer, Effect, Input, Outcome, Refused, Timer, Written};
 pub use pause::{Pause, PauseVerdict};
 pub use settle::{Fault, Settle, Settled, backoff, refuse, settle};
 pub use watch::Watch;

@@ -62,3 +62,52 @@ impl Pause {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Boot {
+        Boot(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_few_refusals_are_each_connections_own() {
+        let mut pause = Pause::default();
+        for second in 0..9 {
+            assert_eq!(pause.refused(at(second)), PauseVerdict::Believe);
+        }
+        assert!(!pause.is_paused(at(9)));
+    }
+
+    #[test]
+    fn most_of_many_pause_until_one_succeeds_or_time_is_up() {
+        let mut pause = Pause::default();
+        for second in 0..9 {
+            pause.refused(at(second));
+        }
+        assert_eq!(pause.refused(at(9)), PauseVerdict::Pause { first: true });
+        assert_eq!(pause.refused(at(10)), PauseVerdict::Pause { first: false });
+        assert!(pause.is_paused(at(9) + LENGTH - Duration::from_secs(1)));
+        assert!(!pause.is_paused(at(9) + LENGTH));
+        pause.succeeded(at(11));
+        assert!(!pause.is_paused(at(12)));
+    }
+
+    #[test]
+    fn many_among_more_that_succeed_are_believed() {
+        let mut pause = Pause::default();
+        for n in 0..40 {
+            pause.succeeded(at(n));
+            assert_eq!(pause.refused(at(n)), PauseVerdict::Believe);
+        }
+    }
+
+    #[test]
+    fn what_is_a_minute_old_is_forgotten() {
+        let mut pause = Pause::default();
+        for n in 0..40 {
+            assert_eq!(pause.refused(at(n * 10)), PauseVerdict::Believe);
+        }
+    }
+}

@@ -193,3 +193,26 @@ const BACKOFF_CEILING: Duration = Duration::from_hours(6);
 pub fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1).saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(BACKOFF_CEILING)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_connection_costs_a_handful_of_calls_a_day() {
+        let day = Duration::from_hours(24);
+        let (mut elapsed, mut failures) = (Duration::ZERO, 0);
+        while elapsed < day * 10 {
+            failures += 1;
+            elapsed += backoff(failures);
+        }
+        let later = (1..).scan(Duration::ZERO, |sum, n| {
+            *sum += backoff(failures + n);
+            (*sum <= day).then_some(())
+        });
+        assert!(later.count() <= 4);
+        assert_eq!(backoff(1), Duration::from_secs(1));
+        assert_eq!(backoff(2), Duration::from_secs(2));
+        assert_eq!(backoff(u32::MAX), BACKOFF_CEILING);
+    }
+}
