@@ -88,7 +88,7 @@ mod tests {
         }
         assert_eq!(pause.refused(at(9)), PauseVerdict::Pause { first: true });
         assert_eq!(pause.refused(at(10)), PauseVerdict::Pause { first: false });
-        assert!(pause.is_paused(at(9) + LENGTH - Duration::from_secs(1)));
+        assert!(pause.is_paused(at(8) + LENGTH));
         assert!(!pause.is_paused(at(9) + LENGTH));
         pause.succeeded(at(11));
         assert!(!pause.is_paused(at(12)));
