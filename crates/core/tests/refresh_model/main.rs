@@ -77,7 +77,9 @@ fn schedules_reach_what_they_are_meant_to_reach() {
     let runs = std::cell::RefCell::new(Vec::new());
     let result = runner(Some(1_000)).run(&settings(None), |(setting, schedule)| {
         let mut world = World::new(setting);
-        schedule.iter().for_each(|&choice| world.act(choice));
+        for &choice in &schedule {
+            world.act(choice);
+        }
         world.recover();
         runs.borrow_mut().push(world.reach);
         Ok(())
