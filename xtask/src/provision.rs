@@ -58,12 +58,17 @@ pub(crate) fn oidc_provider(workspace: &Workspace) -> Result<OidcProvider, Missi
     // Node looks for modules beside the script, so the script stands beside them.
     std::fs::create_dir_all(&folder)
         .and_then(|()| std::fs::copy(workspace.path("bench/peers/oidc-provider.mjs"), &script))
-        .and_then(|_| std::fs::write(folder.join("package.json"), "{\"private\": true, \"type\": \"module\"}\n"))
+        .and_then(|_| write_once(&folder.join("package.json"), "{\"private\": true, \"type\": \"module\"}\n"))
         .map_err(|error| Missing(format!("{} cannot be written: {error}", folder.display())))?;
     let node = node(&folder)?;
     let (name, version) = OIDC_PROVIDER;
     npm_package(&folder, name, version, "the provider that the tests sign in at")?;
     Ok(OidcProvider { node, script })
+}
+
+/// npm notes in it what is installed, and removes whatever it does not find there.
+fn write_once(file: &Path, text: &str) -> std::io::Result<()> {
+    if file.exists() { Ok(()) } else { std::fs::write(file, text) }
 }
 
 /// A Node that is young enough.
