@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{
     process,
     report::{Outcome, Report},
-    workspace::Workspace,
+    workspace::{Profile, Workspace},
 };
 
 pub(crate) fn run(workspace: &Workspace) -> Report {
@@ -21,6 +21,6 @@ fn engine_calls(workspace: &Workspace) -> Result<Outcome> {
 
 /// The harness runs both sides on the same pinned core and prints the ratio.
 fn token_endpoint(workspace: &Workspace) -> Result<Outcome> {
-    let args = ["run", "--release", "--quiet", "--locked", "--package", "tokenkeep-bench", "--", "token-endpoint"];
-    Ok(Outcome::one(process::run(&mut workspace.cargo(&args))?))
+    let mut harness = workspace.program("tokenkeep-bench", Profile::Release)?;
+    Ok(Outcome::one(process::run(harness.arg("token-endpoint"))?))
 }

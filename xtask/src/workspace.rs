@@ -5,6 +5,8 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use crate::process;
+
 /// What we read of `cargo metadata`.
 #[derive(Deserialize)]
 pub(crate) struct Workspace {
@@ -31,6 +33,13 @@ pub(crate) struct Dependency {
     pub(crate) kind: Option<String>,
 }
 
+/// How programs are built.
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
 impl Workspace {
     pub(crate) fn find() -> Result<Self> {
         let output = Command::new("cargo")
@@ -49,6 +58,22 @@ impl Workspace {
     /// A folder below the target folder for what chores fetch; survives until `cargo clean`.
     pub(crate) fn cache(&self, name: &str) -> PathBuf {
         self.target.join("xtask").join(name)
+    }
+
+    /// Builds every program and answers the one called `name`; all of them, because the harness starts the others.
+    pub(crate) fn program(&self, name: &str, profile: Profile) -> Result<Command> {
+        let mut build = self.cargo(&["build", "--workspace", "--bins", "--locked"]);
+        let folder = match profile {
+            Profile::Dev => "debug",
+            Profile::Release => {
+                build.arg("--release");
+                "release"
+            }
+        };
+        ensure!(process::run(&mut build)?, "the programs cannot be built");
+        let mut command = Command::new(self.target.join(folder).join(name));
+        command.current_dir(&self.root);
+        Ok(command)
     }
 
     /// A cargo command at the root.
