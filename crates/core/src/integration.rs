@@ -14,8 +14,10 @@ use crate::{IntegrationId, ProviderId, Tenant};
 pub struct Integration {
     /// Stands as `{provider}` in paths; by default the provider's id.
     pub id: IntegrationId,
-    /// At which provider of the catalogue.
+    /// At which provider of the catalogue; `oidc` where the provider is known by its `issuer` only.
     pub provider: ProviderId,
+    /// The OIDC issuer whose metadata says the rest, where the catalogue does not.
+    pub issuer: Option<String>,
     /// The only tenant that may use it; `None` = all.
     pub tenant: Option<Tenant>,
     /// Our `client_id` there.

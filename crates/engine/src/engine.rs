@@ -29,6 +29,7 @@ use crate::{
     integrations::Integrations,
     journal::{Abandoned, AdoptError, Entry, Journal, JournalError, Limits, adopt},
     kept::KeptReplies,
+    keys::Keys,
     metrics::Metrics,
     records::{Records, decode_held},
     shared::Shared,
@@ -79,6 +80,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     connections: Connections,
     integrations: Integrations,
+    keys: Keys,
     upkeep: Upkeep,
     ending: Arc<AtomicBool>,
     tasks: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
@@ -104,10 +106,12 @@ impl Engine {
         let flights = Arc::new(Flights::new(shared.clone(), kept, integrations.clone()));
         let connections = Connections::new(shared.clone(), flights, integrations.clone());
         let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone() };
+        let keys = Keys::new(shared.clone());
         let engine = Self {
             shared,
             connections,
             integrations,
+            keys,
             upkeep: upkeep.clone(),
             ending: Arc::default(),
             tasks: Arc::default(),
@@ -115,7 +119,14 @@ impl Engine {
         if let Some(dir) = journal_dir {
             engine.adopt(&dir, &barrier).await?;
         }
-        let tasks = vec![tokio::spawn(upkeep.clone().preload()), tokio::spawn(upkeep.clean())];
+        if let Err(error) = engine.keys.reload().await {
+            tracing::warn!(%error, "the API keys cannot be read yet: none is known");
+        }
+        let tasks = vec![
+            tokio::spawn(upkeep.clone().preload()),
+            tokio::spawn(upkeep.clean()),
+            tokio::spawn(engine.keys.clone().follow()),
+        ];
         engine.tasks().extend(tasks);
         Ok(engine)
     }
@@ -184,6 +195,11 @@ impl Engine {
     /// The use cases of integrations.
     pub fn integrations(&self) -> &Integrations {
         &self.integrations
+    }
+
+    /// The use cases of API keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Which providers there are.

@@ -56,6 +56,7 @@ mod health;
 mod integrations;
 pub mod journal;
 mod kept;
+mod keys;
 pub mod metrics;
 pub mod records;
 mod shared;
@@ -70,7 +71,8 @@ pub use connections::{ConnectionFilter, ConnectionView, Connections, Given, List
 pub use engine::{Engine, Parts, StartError};
 pub use error::{Blame, Error};
 pub use health::{Health, HealthStatus, Part};
-pub use integrations::{Integrations, Party};
+pub use integrations::{ConfigIntegration, IntegrationView, Integrations, Party, PutIntegration};
+pub use keys::{ConfigKey, Keys, NewKey};
 pub use shared::Settings;
 pub use stats::{CacheStats, Stats};
 pub use upkeep::Cleaned;

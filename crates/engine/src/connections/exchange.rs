@@ -79,7 +79,7 @@ fn assertion(
     url: &Url,
 ) -> Result<Secret, Fault> {
     let key = party.client.key.as_ref().ok_or_else(|| misconfigured("the integration has no signing key"))?;
-    let issuer = party.integration.signing_key.as_ref().and_then(|k| k.issuer.as_deref());
+    let issuer = party.assertion_issuer.as_deref();
     let subject = connection.id.subject.as_str();
     let claims = BearerClaims {
         issuer: issuer.unwrap_or(&party.client.id),

@@ -175,4 +175,4 @@ impl Connections {
 /// How often a change is tried again when somebody else changed the record meanwhile.
 const ATTEMPTS: usize = 8;
 /// A provider that does not answer is asked again after this, unless it said otherwise.
-const PROVIDER_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const PROVIDER_RETRY: std::time::Duration = std::time::Duration::from_secs(5);

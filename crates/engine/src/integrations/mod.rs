@@ -1,6 +1,9 @@
 //! Integrations: our clients at providers.
 
+mod crud;
+mod discovery;
 mod party;
+mod view;
 
 use std::{
     collections::HashMap,
@@ -11,10 +14,15 @@ use std::{
 use tokenkeep_core::{
     Boot, Integration, IntegrationId, Provider, ProviderId,
     ports::{Expect, Put},
+    provider::ParamError,
 };
-use tokenkeep_oauth::{Client, SigningKey};
 
-pub use party::Party;
+pub use self::{
+    crud::{ConfigIntegration, PutIntegration},
+    party::Party,
+    view::IntegrationView,
+};
+use self::{discovery::Discovery, party::client_of};
 
 use crate::{
     Error,
@@ -27,6 +35,7 @@ use crate::{
 pub struct Integrations {
     pub(crate) shared: Arc<Shared>,
     known: Arc<Mutex<HashMap<IntegrationId, Known>>>,
+    discovery: Arc<Discovery>,
 }
 
 /// What this instance knows of an integration.
@@ -35,6 +44,8 @@ struct Known {
     party: Option<Arc<Party>>,
     /// When the store was last asked.
     asked: Boot,
+    /// When the party was made ready.
+    introduced: Boot,
     /// When the provider last refused our client.
     refused: Option<(Boot, String)>,
 }
@@ -46,7 +57,7 @@ const PROBE_AFTER: Duration = Duration::from_mins(1);
 
 impl Integrations {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, known: Arc::default() }
+        Self { discovery: Arc::new(Discovery::new(shared.clone())), shared, known: Arc::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<IntegrationId, Known>> {
@@ -64,20 +75,25 @@ impl Integrations {
             return Ok(known.party.clone());
         }
         let loaded = self.load(id).await;
-        let party = match (loaded, known) {
-            (Ok(None), _) => None,
-            (Ok(Some(stored)), Some(Known { party: Some(party), .. }))
+        let (party, introduced) = match (loaded, known) {
+            (Ok(None), _) => (None, now),
+            (Ok(Some(stored)), Some(Known { party: Some(party), introduced, .. }))
                 if party.integration.updated_at == stored.value.updated_at =>
             {
-                Some(party)
+                // What its issuer says of itself may have changed; the issuer's silence changes nothing.
+                if party.is_discovered() && now.since(introduced) >= discovery::SOFT_LIFE {
+                    (Some(self.introduce(stored.value).await.map_or(party, Arc::new)), now)
+                } else {
+                    (Some(party), introduced)
+                }
             }
-            (Ok(Some(stored)), _) => Some(Arc::new(self.introduce(stored.value).await?)),
-            (Err(Error::StoreUnavailable { .. }), Some(known)) => known.party,
+            (Ok(Some(stored)), _) => (Some(Arc::new(self.introduce(stored.value).await?)), now),
+            (Err(Error::StoreUnavailable { .. }), Some(known)) => (known.party, known.introduced),
             (Err(error), _) => return Err(error),
         };
         let mut known = self.known();
         let refused = known.get(id).and_then(|k| k.refused.clone());
-        known.insert(id.clone(), Known { party: party.clone(), asked: now, refused });
+        known.insert(id.clone(), Known { party: party.clone(), asked: now, introduced, refused });
         Ok(party)
     }
 
@@ -93,23 +109,32 @@ impl Integrations {
 
     /// Makes the integration ready to talk to its provider.
     async fn introduce(&self, integration: Integration) -> Result<Party, Error> {
-        let provider = self
-            .shared
-            .catalogue
-            .get(&integration.provider)
-            .ok_or_else(|| Error::not_found("provider", &integration.provider))?;
-        let mut params = integration.params.clone();
-        params.insert("client_id".to_owned(), integration.client_id.clone());
-        let provider = provider.resolve(&params).map_err(|error| Error::invalid(error.to_string()))?;
-        let key = match &integration.signing_key {
-            None => None,
-            Some(signing) => Some(
-                SigningKey::from_pem(&signing.key, signing.key_id.clone())
-                    .map_err(|error| Error::invalid(format!("the signing key cannot be used: {error}")))?,
-            ),
+        let mut party = self.prepare(integration)?;
+        if party.is_discovered() {
+            let (id, provider) = (&party.integration.id, &mut party.provider);
+            let issuer = provider.issuer.as_deref().unwrap_or_default();
+            let metadata = self.discovery.metadata(id, issuer).await.map_err(|error| error.blame(id))?;
+            discovery::complete(provider, &metadata, &party.client, party.integration.issuer.is_none());
+            party.sends_iss = metadata.authorization_response_iss_parameter_supported;
+        }
+        Ok(party)
+    }
+
+    /// What can be made ready without asking an issuer: the rest may still be missing.
+    fn prepare(&self, integration: Integration) -> Result<Party, Error> {
+        let misfit = |error: ParamError| Error::invalid(error.to_string());
+        let (client, assertion_issuer) = client_of(&integration)?;
+        let (provider, provider_name) = match &integration.issuer {
+            Some(issuer) => (discovery::unknown_provider(&integration).map_err(misfit)?, issuer.clone()),
+            None => {
+                let provider = self.shared.catalogue.get(&integration.provider);
+                let provider = provider.ok_or_else(|| Error::not_found("provider", &integration.provider))?;
+                let mut params = integration.params.clone();
+                params.insert("client_id".to_owned(), integration.client_id.clone());
+                (provider.resolve(&params).map_err(misfit)?, provider.display_name.clone())
+            }
         };
-        let client = Client { id: integration.client_id.clone(), secret: integration.client_secret.clone(), key };
-        Ok(Party { integration, provider, client })
+        Ok(Party { integration, provider, provider_name, client, assertion_issuer, sends_iss: false })
     }
 
     /// The provider took our client: whatever was said of it is over.

@@ -32,6 +32,7 @@ impl Aggregate for Integration {
         let Integration {
             id,
             provider,
+            issuer,
             tenant,
             client_id,
             client_secret,
@@ -49,6 +50,7 @@ impl Aggregate for Integration {
         wire::encode(&IntegrationDto {
             id: id.clone(),
             provider: provider.clone(),
+            issuer: issuer.as_deref().map(Cow::Borrowed),
             tenant: tenant.clone(),
             client_id: Cow::Borrowed(client_id),
             client_secret: client_secret.as_ref().map(Into::into),
@@ -74,6 +76,7 @@ impl Aggregate for Integration {
         Ok(Self {
             id: dto.id,
             provider: dto.provider,
+            issuer: dto.issuer.map(Cow::into_owned),
             tenant: dto.tenant,
             client_id: dto.client_id.into_owned(),
             client_secret: dto.client_secret.map(Into::into),
@@ -112,6 +115,7 @@ impl Aggregate for Integration {
 struct IntegrationDto<'a> {
     id: IntegrationId,
     provider: ProviderId,
+    issuer: Option<Cow<'a, str>>,
     tenant: Option<Tenant>,
     client_id: Cow<'a, str>,
     #[serde(borrow)]

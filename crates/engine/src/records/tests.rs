@@ -155,7 +155,7 @@ fn integration() -> impl Strategy<Value = Integration> {
         key_id,
         issuer,
     });
-    let names = (integration_id(), "[a-z]{1,9}", option::of(tenant()), text());
+    let names = (integration_id(), "[a-z]{1,9}", option::of(text()), option::of(tenant()), text());
     let secrets = (option::of(secret()), grant, option::of(key));
     let ways = (
         option::of(text()),
@@ -166,11 +166,12 @@ fn integration() -> impl Strategy<Value = Integration> {
     let rejection = (text(), time()).prop_map(|(code, since)| Rejection { code, since });
     (names, secrets, ways, managed_by(), option::of(rejection), time(), time()).prop_map(
         |(names, (client_secret, grant, signing_key), ways, managed_by, rejection, created_at, updated_at)| {
-            let (id, provider, tenant, client_id) = names;
+            let (id, provider, issuer, tenant, client_id) = names;
             let (scope, params, api_hosts, redirect_uri) = ways;
             Integration {
                 id,
                 provider: ProviderId::new(&provider).unwrap(),
+                issuer,
                 tenant,
                 client_id,
                 client_secret,
