@@ -19,7 +19,7 @@ use crate::{
 const ATTEMPTS: usize = 8;
 
 /// An integration as it shall be. Secrets that are left out stay as they are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PutIntegration {
     /// A provider of the catalogue; `None` = the one named like the integration, unless there is an `issuer`.
     pub provider: Option<ProviderId>,

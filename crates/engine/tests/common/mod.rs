@@ -1,0 +1,257 @@
+//! An engine to test: in memory, with a provider that remembers everything, and a clock that is told the time.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokenkeep_core::{
+    ConnectionId, IntegrationId, Rotation,
+    ports::{
+        BoxFuture, Count, Expect, Kind, Page, Put, Query, Record, RecordKey, Store, StoreDescription, StoreError,
+        Version,
+    },
+};
+use tokenkeep_engine::{
+    Caller, ConnectionView, Engine, Error, Given, Parts, PutIntegration, PutMode, PutTokens, Ready, Settings,
+    barrier::{Barrier, RootKey},
+    catalogue::{Catalogue, parse_provider_toml},
+    transport::{HyperTransport, Pacer, Pacing, TransportOptions},
+};
+use tokenkeep_store::Memory;
+use tokenkeep_testkit::{Config, FakeProvider, ManualClock, SeededEntropy};
+
+pub const MIN_TTL: Duration = Duration::from_secs(60);
+const SEALING_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+
+/// What several engines can share: a store, a provider and a clock.
+pub struct World {
+    pub clock: Arc<ManualClock>,
+    pub provider: FakeProvider,
+    pub store: Arc<Switchable>,
+    rotation: Rotation,
+}
+
+impl World {
+    pub async fn new(rotation: Rotation) -> Self {
+        Self::with(Config::rotating(rotation)).await
+    }
+
+    pub async fn with(config: Config) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let rotation = config.rotation;
+        let provider = FakeProvider::start(clock.clone(), config).await;
+        Self { clock, provider, store: Arc::new(Switchable::default()), rotation }
+    }
+
+    /// One more instance. `seed` makes its ids its own.
+    pub async fn engine(&self, seed: u64, journal_dir: Option<PathBuf>) -> Engine {
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        let pacer = Arc::new(Pacer::new(self.clock.clone(), Pacing::default()));
+        let transport = HyperTransport::new(self.clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
+        let parts = Parts {
+            store: self.store.clone(),
+            barrier: Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], entropy.clone()),
+            transport: Arc::new(transport),
+            pacer: Some(pacer),
+            catalogue: Catalogue::with(vec![self.catalogue_entry()]).unwrap(),
+            journal_dir,
+            clock: self.clock.clone(),
+            entropy,
+        };
+        let mut settings = Settings::new("http://localhost:7420".parse().unwrap());
+        settings.return_to_origins = vec!["https://app.example.com".to_owned()];
+        Engine::start(parts, settings).await.unwrap()
+    }
+
+    fn catalogue_entry(&self) -> tokenkeep_core::Provider {
+        let base = self.provider.url("/");
+        let base = base.as_str().trim_end_matches('/');
+        let rotation = match self.rotation {
+            Rotation::None => "\"none\"".to_owned(),
+            Rotation::Overlap => "\"overlap\"".to_owned(),
+            Rotation::Predecessor => "\"predecessor\"".to_owned(),
+            Rotation::Grace { window, .. } => {
+                format!("{{ grace = {{ seconds = {}, successor = \"same\" }} }}", window.as_secs())
+            }
+            Rotation::Strict => "\"strict\"".to_owned(),
+        };
+        let text = format!(
+            "id = \"fake\"\ndisplay_name = \"Fake\"\nauthorize_url = \"{base}/authorize\"\ntoken_url = \"{base}/token\"\n\
+             rotation = {rotation}\nmargin = 300\nrevoke = {{ method = \"rfc7009\", url = \"{base}/revoke\" }}\n\
+             device_authorization_url = \"{base}/device\"\n"
+        );
+        parse_provider_toml("fake", &text).unwrap()
+    }
+}
+
+/// One engine in a world of its own, with the integration `fake` and alice's connection to it.
+pub struct TestEngine {
+    pub world: World,
+    pub engine: Engine,
+    /// The refresh token that alice's connection began with.
+    pub seed: String,
+}
+
+pub fn alice() -> ConnectionId {
+    "fake/_default/alice".parse().unwrap()
+}
+
+pub fn fake() -> IntegrationId {
+    "fake".parse().unwrap()
+}
+
+pub fn put_fake() -> PutIntegration {
+    PutIntegration {
+        provider: Some("fake".parse().unwrap()),
+        client_id: "fake-client".to_owned(),
+        client_secret: Some("fake-client-secret".into()),
+        ..PutIntegration::default()
+    }
+}
+
+impl TestEngine {
+    pub async fn new(rotation: Rotation) -> Self {
+        Self::in_world(World::new(rotation).await, None).await
+    }
+
+    pub async fn in_world(world: World, journal_dir: Option<PathBuf>) -> Self {
+        let engine = world.engine(1, journal_dir).await;
+        engine.integrations().put(&Caller::Local, &fake(), put_fake()).await.unwrap();
+        let seed = store_seeded(&engine, &world, &alice()).await;
+        Self { world, engine, seed }
+    }
+
+    pub async fn token(&self) -> Result<Arc<Ready>, Error> {
+        self.engine.connections().token(&Caller::Local, &alice(), MIN_TTL).await
+    }
+
+    pub async fn status(&self) -> ConnectionView {
+        self.engine.connections().status(&Caller::Local, &alice()).await.unwrap()
+    }
+
+    /// Lets alice's access token die.
+    pub fn expire(&self) {
+        self.world.clock.advance(Duration::from_hours(2));
+    }
+}
+
+/// Gives `id` a grant at the provider, and stores its tokens; answers the refresh token.
+pub async fn store_seeded(engine: &Engine, world: &World, id: &ConnectionId) -> String {
+    let issued = world.provider.seed(id.subject.as_str());
+    let refresh = issued.refresh_token.unwrap();
+    let tokens = PutTokens {
+        access_token: Some(issued.access_token.into()),
+        refresh_token: Given::Value(refresh.as_str().into()),
+        expires_at: Some(tokenkeep_core::time::after(now(world), Duration::from_hours(1))),
+        ..bare()
+    };
+    engine.connections().put(&Caller::Local, id, tokens, PutMode::default()).await.unwrap();
+    refresh
+}
+
+pub fn now(world: &World) -> Timestamp {
+    use tokenkeep_core::ports::Clock as _;
+    world.clock.now().wall
+}
+
+pub fn bare() -> PutTokens {
+    PutTokens {
+        access_token: None,
+        refresh_token: Given::Absent,
+        expires_at: None,
+        scope: None,
+        token_type: None,
+        display_name: None,
+    }
+}
+
+/// A store in memory that can be cut off.
+#[derive(Debug, Default)]
+pub struct Switchable {
+    inner: Memory,
+    /// Nothing is answered.
+    pub down: AtomicBool,
+    /// Connections are not written.
+    pub refuses_writes: AtomicBool,
+}
+
+impl Switchable {
+    fn up(&self) -> Result<(), StoreError> {
+        if self.down.load(SeqCst) { Err(unavailable()) } else { Ok(()) }
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable { reason: "switched off".to_owned(), retry_after: None }
+}
+
+impl Store for Switchable {
+    fn describe(&self) -> StoreDescription {
+        self.inner.describe()
+    }
+    fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
+        Box::pin(async move {
+            self.up()?;
+            self.inner.get(key).await
+        })
+    }
+    fn put<'a>(&'a self, record: &'a Record, expect: Expect<'a>) -> BoxFuture<'a, Result<Put, StoreError>> {
+        Box::pin(async move {
+            self.up()?;
+            if record.key.kind == Kind::Connection && self.refuses_writes.load(SeqCst) {
+                return Err(unavailable());
+            }
+            self.inner.put(record, expect).await
+        })
+    }
+    fn delete<'a>(
+        &'a self,
+        tombstone: &'a Record,
+        version: &'a Version,
+        keep_until: Timestamp,
+    ) -> BoxFuture<'a, Result<Put, StoreError>> {
+        Box::pin(async move {
+            self.up()?;
+            self.inner.delete(tombstone, version, keep_until).await
+        })
+    }
+    fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            self.up()?;
+            self.inner.list(query).await
+        })
+    }
+    fn claim(
+        &self,
+        kind: Kind,
+        due_before: Timestamp,
+        limit: u32,
+        until: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            self.up()?;
+            self.inner.claim(kind, due_before, limit, until).await
+        })
+    }
+    fn count<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Count, StoreError>> {
+        Box::pin(async move {
+            self.up()?;
+            self.inner.count(query).await
+        })
+    }
+    fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            self.up()?;
+            self.inner.sweep(now).await
+        })
+    }
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.up() })
+    }
+}
