@@ -1,1 +1,75 @@
-fn main() {}
+//! What tokenkeep is measured with, and what it is broken with.
+//!
+//! - `chaos`: real processes killed and frozen at every step of a refresh, against a provider that remembers every
+//!   token it ever saw.
+//! - `real-provider`: a connection made through the real pages of a certified server none of us wrote, served through
+//!   a hundred rotations.
+//! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
+//! - `load`: an open-loop load generator.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a harness prints what it sees, takes real time and opens real connections"
+)]
+
+mod browser;
+mod ceiling;
+mod chaos;
+mod http;
+mod load;
+mod real_provider;
+mod service;
+mod token_endpoint;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "What tokenkeep is measured with, and what it is broken with")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Kills and freezes real processes at every step of a refresh.
+    Chaos(chaos::Arguments),
+    /// The process that is killed.
+    #[command(hide = true)]
+    Child(chaos::child::Arguments),
+    /// Serves a connection of a real provider through many rotations.
+    RealProvider(real_provider::Arguments),
+    /// Measures the token endpoint beside a bare handler on the same core.
+    TokenEndpoint(token_endpoint::Arguments),
+    /// The bare handler.
+    #[command(hide = true)]
+    Ceiling(ceiling::Arguments),
+    /// Loads one URL, open-loop at a rate or closed-loop as fast as it goes.
+    Load(load::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Ceiling(arguments) => ceiling::run(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
+        Command::TokenEndpoint(arguments) => token_endpoint::run(&arguments),
+        Command::Chaos(arguments) => block_on(chaos::run(arguments)),
+        Command::Child(arguments) => block_on(chaos::child::run(arguments)),
+        Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}

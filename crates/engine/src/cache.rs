@@ -263,9 +263,16 @@ impl Cache {
         ready.checking.store(false, Relaxed);
     }
 
-    /// Serves `id` no longer, and nothing as old as this either.
-    pub(crate) fn remove(&self, id: &ConnectionId, incarnation: Incarnation, generation: Generation) {
-        self.slots.insert(id.clone(), Slot::Floor(incarnation, generation.next()));
+    /// Serves `id` no longer, and nothing older than `floor`.
+    pub(crate) fn remove(&self, id: &ConnectionId, incarnation: Incarnation, floor: Generation) {
+        self.slots.insert(id.clone(), Slot::Floor(incarnation, floor));
+    }
+
+    /// The connection is gone: what was served of it must not come back.
+    pub(crate) fn remove_deleted(&self, id: &ConnectionId) {
+        if let Some(ready) = self.peek(id) {
+            self.remove(id, ready.incarnation, ready.generation.next());
+        }
     }
 
     /// Forgets dead tokens and old floors; answers how many.

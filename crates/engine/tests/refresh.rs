@@ -299,6 +299,18 @@ async fn a_put_keeps_what_it_does_not_name() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_alone_is_enough() {
+    let t = TestEngine::new(Rotation::Strict).await;
+    let id: ConnectionId = "fake/_default/carol".parse().unwrap();
+    let refresh = t.world.provider.seed("carol").refresh_token.unwrap();
+    let tokens = PutTokens { refresh_token: Given::Value(refresh.into()), ..bare() };
+    t.engine.connections().put(&Caller::Local, &id, tokens, PutMode::default()).await.unwrap();
+    let ready = t.engine.connections().token(&Caller::Local, &id, MIN_TTL).await.unwrap();
+    assert_eq!(ready.generation, Generation(2));
+    assert!(t.world.provider.is_access_live(text(&ready)));
+}
+
+#[tokio::test]
 async fn what_has_no_integration_is_served_until_it_dies() {
     let t = TestEngine::new(Rotation::Strict).await;
     let id: ConnectionId = "google/_default/bob".parse().unwrap();

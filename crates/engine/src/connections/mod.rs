@@ -139,7 +139,7 @@ impl Connections {
         let remembered = change::delete(connection);
         match self.shared.records.delete::<Connection>(&connection.id, &stored.version, &remembered).await? {
             Put::Committed(_) => {
-                self.flights.cache.remove(&connection.id, connection.incarnation, connection.generation);
+                self.flights.cache.remove(&connection.id, connection.incarnation, connection.generation.next());
                 self.flights.kept.forget(&connection.id);
                 Ok(true)
             }

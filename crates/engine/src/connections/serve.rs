@@ -121,9 +121,7 @@ impl Connections {
     async fn look(&self, id: &ConnectionId) -> Result<Option<Arc<Ready>>, Error> {
         self.shared.metrics.store_reads.inc();
         let Some(stored) = self.load(id).await? else {
-            if let Some((incarnation, generation)) = self.flights.cache.floor(id) {
-                self.flights.cache.remove(id, incarnation, generation);
-            }
+            self.flights.cache.remove_deleted(id);
             return Err(Error::not_found("connection", id));
         };
         if self.flights.kept.may_be_ahead_of(&stored.value) {
@@ -281,7 +279,7 @@ impl Connections {
                         this.flights.cache.confirm(&ready, this.shared.now());
                     }
                     Ok(Seen::Absent | Seen::Deleted(..)) => {
-                        this.flights.cache.remove(&id, ready.incarnation, ready.generation);
+                        this.flights.cache.remove_deleted(&id);
                     }
                     Err(()) => this.flights.cache.unconfirmed(&ready),
                 }

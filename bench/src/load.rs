@@ -1,0 +1,218 @@
+//! A load generator for one URL. Closed-loop: each connection asks again as soon as it is answered, which shows what a
+//! server can do. Open-loop: requests leave at their appointed times whether or not earlier ones were answered, and
+//! latency counts from that time, which shows what callers would see.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use hdrhistogram::Histogram;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Host and port.
+    #[arg(long)]
+    addr: SocketAddr,
+    /// Path and query.
+    #[arg(long)]
+    path: String,
+    /// The API key, if one is needed.
+    #[arg(long)]
+    key: Option<String>,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+/// How the load looks.
+#[derive(Clone, Copy, clap::Args)]
+pub struct Shape {
+    /// How many connections.
+    #[arg(long, default_value_t = 16)]
+    pub connections: usize,
+    /// For how long, in seconds.
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Requests a second, over all connections; without it, as many as go.
+    #[arg(long)]
+    pub rate: Option<f64>,
+}
+
+/// What was measured.
+pub struct Measured {
+    pub per_second: f64,
+    /// Microseconds.
+    pub latency: Histogram<u64>,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let request = request(&arguments.path, arguments.key.as_deref());
+    let measured = measure(arguments.addr, &request, arguments.shape)?;
+    let at = |q| measured.latency.value_at_quantile(q);
+    println!(
+        "{:.0} requests/s, p50 {} us, p99 {} us, p99.9 {} us, max {} us",
+        measured.per_second,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        measured.latency.max()
+    );
+    Ok(())
+}
+
+/// How a good answer begins.
+const GOOD: &[u8] = b"HTTP/1.1 200";
+
+/// The same headers for whoever is measured.
+pub fn request(path: &str, key: Option<&str>) -> Vec<u8> {
+    let key = key.unwrap_or("tk_0000000000000000000000000000000000000000000");
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nAccept: application/json\r\n\r\n")
+        .into_bytes()
+}
+
+/// Loads one address from one thread, polling many sockets: a client must cost less than what it measures.
+pub fn measure(addr: SocketAddr, request: &[u8], shape: Shape) -> anyhow::Result<Measured> {
+    let length = response_length(addr, request)?;
+    match shape.rate {
+        None => closed(addr, request, length, GOOD, shape),
+        Some(rate) => open(addr, request, length, shape, rate),
+    }
+}
+
+/// Asks once, to see that the answer is right and how long it is: every later one is as long.
+fn response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        ensure!(read > 0, "the connection was closed after {} bytes", answer.len());
+        answer.extend_from_slice(&buffer[..read]);
+        let Some(head) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+        ensure!(text.starts_with("http/1.1 200"), "not what was asked for: {}", text.lines().next().unwrap_or_default());
+        let body: usize = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"))
+            .context("an answer without content-length")?
+            .trim()
+            .parse()?;
+        if answer.len() >= head + 4 + body {
+            return Ok(head + 4 + body);
+        }
+    }
+}
+
+fn connect(addr: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// One thread; each turn writes to every connection, then reads every answer. All connections are always in flight.
+pub fn closed(
+    addr: SocketAddr,
+    request: &[u8],
+    length: usize,
+    good: &[u8],
+    shape: Shape,
+) -> anyhow::Result<Measured> {
+    let mut streams = (0..shape.connections).map(|_| connect(addr)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut latency = Histogram::new(3)?;
+    let mut buffer = vec![0; length];
+    let mut sent = vec![Instant::now(); streams.len()];
+    let warm_up = Instant::now() + Duration::from_millis(500);
+    let mut began = None;
+    let mut answered = 0u64;
+    for (stream, sent) in streams.iter_mut().zip(&mut sent) {
+        *sent = Instant::now();
+        stream.write_all(request)?;
+    }
+    loop {
+        for (stream, sent) in streams.iter_mut().zip(&mut sent) {
+            stream.read_exact(&mut buffer)?;
+            let now = Instant::now();
+            ensure!(buffer.starts_with(good), "a request failed under load");
+            if began.is_some() {
+                answered += 1;
+                latency.record(micros(now.duration_since(*sent)))?;
+            } else if now > warm_up {
+                began = Some(now);
+            }
+            *sent = now;
+            stream.write_all(request)?;
+        }
+        if let Some(began) = began
+            && began.elapsed().as_secs_f64() >= shape.seconds
+        {
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            return Ok(Measured { per_second: answered as f64 / began.elapsed().as_secs_f64(), latency });
+        }
+    }
+}
+
+/// A writer and a reader thread per connection; the writer keeps to the schedule, the reader measures against it.
+fn open(addr: SocketAddr, request: &[u8], length: usize, shape: Shape, rate: f64) -> anyhow::Result<Measured> {
+    let start = Arc::new(Barrier::new(shape.connections * 2 + 1));
+    let gap = Duration::from_secs_f64(shape.connections as f64 / rate);
+    let each = (shape.seconds / gap.as_secs_f64()) as u64;
+    let late = Arc::new(AtomicU64::new(0));
+    let epoch = Instant::now() + Duration::from_millis(300);
+    let mut readers = Vec::new();
+    for index in 0..shape.connections {
+        let mut writing = connect(addr)?;
+        let mut reading = writing.try_clone()?;
+        let offset = gap.mul_f64(index as f64 / shape.connections as f64);
+        let appointed = move |n: u64| epoch + offset + gap.mul_f64(n as f64);
+        let (request, start_writer, late) = (request.to_vec(), start.clone(), late.clone());
+        std::thread::spawn(move || {
+            start_writer.wait();
+            for n in 0..each {
+                let due = appointed(n);
+                let now = Instant::now();
+                if now < due {
+                    std::thread::sleep(due - now);
+                } else if now - due > Duration::from_millis(1) {
+                    late.fetch_add(1, Relaxed);
+                }
+                if writing.write_all(&request).is_err() {
+                    return;
+                }
+            }
+        });
+        let start_reader = start.clone();
+        readers.push(std::thread::spawn(move || -> anyhow::Result<Histogram<u64>> {
+            let mut latency = Histogram::new(3)?;
+            let mut buffer = vec![0; length];
+            start_reader.wait();
+            for n in 0..each {
+                reading.read_exact(&mut buffer)?;
+                ensure!(buffer.starts_with(GOOD), "a request failed under load");
+                latency.record(micros(Instant::now().saturating_duration_since(appointed(n))))?;
+            }
+            Ok(latency)
+        }));
+    }
+    start.wait();
+    let mut latency = Histogram::new(3)?;
+    for reader in readers {
+        match reader.join() {
+            Ok(measured) => latency.add(measured?)?,
+            Err(_) => bail!("a reader ended early"),
+        }
+    }
+    let elapsed = epoch.elapsed().as_secs_f64();
+    Ok(Measured { per_second: latency.len() as f64 / elapsed, latency })
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1)
+}
