@@ -1,6 +1,6 @@
 //! Validated identifiers: once a value has one of these types, no later code needs to look at it again.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 pub use ulid::Ulid;
@@ -43,6 +43,12 @@ macro_rules! name {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
+            }
+        }
+        // Sets can be asked without making an identifier first: it compares and hashes like its text.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
             }
         }
         impl FromStr for $name {

@@ -1,0 +1,29 @@
+//! The management API: one file per resource, each with its handlers and what they read and write.
+
+pub(crate) mod connections;
+pub(crate) mod health;
+pub(crate) mod integrations;
+pub(crate) mod keys;
+pub(crate) mod providers;
+pub(crate) mod stats;
+pub(crate) mod subjects;
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use jiff::{Timestamp, Unit};
+use serde::Serialize;
+
+/// What a PUT brought about: 201 with the new thing, 200 with the replaced one.
+struct Created<T>(bool, T);
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        let status = if self.0 { StatusCode::CREATED } else { StatusCode::OK };
+        (status, axum::Json(self.1)).into_response()
+    }
+}
+
+/// A time as JSON: RFC 3339, UTC, whole seconds.
+fn time(at: Timestamp) -> String {
+    at.round(Unit::Second).unwrap_or(at).to_string()
+}

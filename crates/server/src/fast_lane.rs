@@ -1,0 +1,282 @@
+//! The hot path: a token that is cached and fresh, read with a known key, is answered here, before any routing.
+//!
+//! The lane takes nothing that it does not fully understand. Whatever is unusual about a request, an unknown key or a
+//! cache miss included, goes to the router unchanged, which then gives the only answer there is: the lane knows no
+//! errors. A test holds both to the same answers.
+//!
+//! Nothing is allocated for a hit: names are borrowed from the path (or decoded on the stack), the reply's bytes are
+//! shared with the cache, and the request's own header map carries the reply's headers, so that hyper has it back for
+//! the next request.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokenkeep_core::{Action, ApiKey};
+use tokenkeep_engine::Ready;
+use tower::Service;
+
+use crate::{
+    AppState,
+    auth::{self, Door},
+    extract::decode_into,
+    request_id::{self, X_REQUEST_ID},
+    token_reply::{self, DEFAULT_MIN_TTL, MAX_MIN_TTL},
+};
+
+/// The whole HTTP face: the fast lane, and the router behind it.
+#[derive(Clone, Debug)]
+pub struct FastLane {
+    state: AppState,
+    router: Router,
+    door: Door,
+}
+
+impl FastLane {
+    /// The face as it shows at `door`.
+    pub fn new(state: AppState, door: Door) -> Self {
+        let router = crate::router(state.clone());
+        Self { state, router, door }
+    }
+
+    /// The reply, if this is a request for a token that is cached and fresh.
+    fn hit<B>(&self, request: &mut Request<B>) -> Option<Response<LaneBody>> {
+        if request.method() != Method::GET {
+            return None;
+        }
+        let ready = {
+            let (path, headers) = (request.uri().path(), request.headers());
+            let [integration, tenant, subject] = names(path)?;
+            let min_ttl = min_ttl(request.uri().query())?;
+            let (mut tenant_buffer, mut subject_buffer) = ([0; 255], [0; 255]);
+            let tenant = plain(tenant, &mut tenant_buffer)?;
+            let subject = plain(subject, &mut subject_buffer)?;
+            let key = self.state.engine.keys().authenticate(presented(headers)?)?;
+            if !may_read(&key, integration, tenant) {
+                return None;
+            }
+            self.state.engine.connections().cached(integration, tenant, subject, min_ttl)?
+        };
+        self.state.metrics.fast_lane_hits.inc();
+        Some(reply(std::mem::take(request.headers_mut()), &ready))
+    }
+}
+
+fn reply(mut headers: HeaderMap, ready: &Arc<Ready>) -> Response<LaneBody> {
+    let not_modified = token_reply::is_known(&headers, &ready.etag);
+    // No log line is written here, so a name that nobody gave would name nothing.
+    let id = headers.remove(&X_REQUEST_ID).filter(request_id::is_sane);
+    headers.clear();
+    token_reply::put_headers(&mut headers, ready, not_modified);
+    if let Some(id) = id {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    let body = if not_modified { Bytes::new() } else { ready.body.clone() };
+    let mut response = Response::new(LaneBody::Ready(body));
+    if not_modified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The three names of `/v1/connections/{provider}/{tenant}/{subject}/token`, as they came.
+fn names(path: &str) -> Option<[&str; 3]> {
+    let mut names = path.strip_prefix("/v1/connections/")?.strip_suffix("/token")?.split('/');
+    let found = [names.next()?, names.next()?, names.next()?];
+    names.next().is_none().then_some(found)
+}
+
+/// The name itself, decoded into `buffer` if need be.
+fn plain<'a>(raw: &'a str, buffer: &'a mut [u8]) -> Option<&'a str> {
+    if !raw.contains('%') {
+        return Some(raw);
+    }
+    let length = decode_into(raw, buffer)?;
+    std::str::from_utf8(&buffer[..length]).ok()
+}
+
+/// The `min_ttl` of the plainest queries.
+fn min_ttl(query: Option<&str>) -> Option<Duration> {
+    let Some(query) = query else { return Some(DEFAULT_MIN_TTL) };
+    let digits = query.strip_prefix("min_ttl=")?;
+    if !(1..=5).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = digits.parse().ok().filter(|seconds| *seconds <= MAX_MIN_TTL)?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The key, if there is exactly one.
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let mut bearers = headers.get_all(header::AUTHORIZATION).iter();
+    let mut keys = headers.get_all(&auth::X_API_KEY).iter();
+    let key = match (bearers.next(), keys.next()) {
+        (Some(value), None) => auth::bearer(value.to_str().ok()?)?,
+        (None, Some(value)) => value.to_str().ok()?,
+        _ => return None,
+    };
+    (bearers.next().is_none() && keys.next().is_none()).then(|| key.trim())
+}
+
+/// What `Caller::may_at` says of reading a token, of names that nobody has checked yet: an invalid one is bound by no
+/// key and cached by nobody.
+fn may_read(key: &ApiKey, integration: &str, tenant: &str) -> bool {
+    key.allows(Action::ReadToken)
+        && key.tenants.as_ref().is_none_or(|bound| bound.contains(tenant))
+        && key.providers.as_ref().is_none_or(|bound| bound.contains(integration))
+}
+
+impl<B> Service<Request<B>> for FastLane
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response<LaneBody>;
+    type Error = Infallible;
+    type Future = LaneFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> LaneFuture {
+        self.answer(request)
+    }
+}
+
+impl<B> hyper::service::Service<Request<B>> for FastLane
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response<LaneBody>;
+    type Error = Infallible;
+    type Future = LaneFuture;
+
+    fn call(&self, request: Request<B>) -> LaneFuture {
+        self.answer(request)
+    }
+}
+
+impl FastLane {
+    fn answer<B>(&self, mut request: Request<B>) -> LaneFuture
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if let Some(response) = self.hit(&mut request) {
+            return LaneFuture::Ready(Some(response));
+        }
+        request.extensions_mut().insert(self.door);
+        let mut router = self.router.clone();
+        LaneFuture::Routed(Box::pin(async move {
+            let Ok(response) = router.call(request.map(Body::new)).await;
+            response
+        }))
+    }
+}
+
+/// An answer on its way.
+pub enum LaneFuture {
+    /// It is there. `None` once taken.
+    Ready(Option<Response<LaneBody>>),
+    /// The router works on it.
+    Routed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl std::fmt::Debug for LaneFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LaneFuture")
+    }
+}
+
+impl Future for LaneFuture {
+    type Output = Result<Response<LaneBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            LaneFuture::Ready(response) => {
+                Poll::Ready(Ok(response.take().expect("a future is polled to its end once")))
+            }
+            LaneFuture::Routed(routed) => routed.as_mut().poll(cx).map(|response| Ok(response.map(LaneBody::Routed))),
+        }
+    }
+}
+
+/// The body of either lane's answer.
+#[derive(Debug)]
+pub enum LaneBody {
+    /// The bytes the cache holds.
+    Ready(Bytes),
+    /// Whatever a handler made.
+    Routed(Body),
+}
+
+impl HttpBody for LaneBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            LaneBody::Ready(bytes) if bytes.is_empty() => Poll::Ready(None),
+            LaneBody::Ready(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            LaneBody::Routed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            LaneBody::Ready(bytes) => bytes.is_empty(),
+            LaneBody::Routed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            LaneBody::Ready(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            LaneBody::Routed(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_route_is_recognised() {
+        assert_eq!(names("/v1/connections/google/_default/alice/token"), Some(["google", "_default", "alice"]));
+        assert_eq!(names("/v1/connections/g/a%2Fb/c/token"), Some(["g", "a%2Fb", "c"]));
+        for other in ["/v1/connections/g/t/token", "/v1/connections/g/t/s", "/v1/connections/g/t/s/x/token", "/", ""] {
+            assert_eq!(names(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_the_plainest_queries_are_read() {
+        assert_eq!(min_ttl(None), Some(Duration::from_mins(1)));
+        assert_eq!(min_ttl(Some("min_ttl=0")), Some(Duration::ZERO));
+        assert_eq!(min_ttl(Some("min_ttl=86400")), Some(Duration::from_hours(24)));
+        for other in ["", "min_ttl=", "min_ttl=86401", "min_ttl=+5", "min_ttl=5&x=1", "x=1", "min_ttl=%35"] {
+            assert_eq!(min_ttl(Some(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_too_long_or_broken_are_left_to_the_router() {
+        let mut buffer = [0; 255];
+        assert_eq!(plain("a%2Fb", &mut buffer), Some("a/b"));
+        assert_eq!(plain("%zz", &mut buffer), None);
+        assert_eq!(plain("%ff", &mut buffer), None);
+        assert_eq!(plain(&format!("%2F{}", "x".repeat(255)), &mut buffer), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Errors as RFC 9457 problem details: the one place that knows which HTTP status an error of the engine has.
+//!
+//! A problem never repeats what the caller sent, except identifiers: a value may be a secret in the wrong place.
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+use tokenkeep_core::InvalidIdentifier;
+use tokenkeep_engine::{Blame, Error};
+
+/// What kind of problem: its stable code, its status, and its title for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) code: &'static str,
+    pub(crate) status: StatusCode,
+    pub(crate) title: &'static str,
+}
+
+const fn kind(status: StatusCode, code: &'static str, title: &'static str) -> Kind {
+    Kind { code, status, title }
+}
+
+pub(crate) const INVALID_REQUEST: Kind =
+    kind(StatusCode::BAD_REQUEST, "invalid_request", "The request makes no sense as it is");
+pub(crate) const INVALID_IDENTIFIER: Kind =
+    kind(StatusCode::BAD_REQUEST, "invalid_identifier", "An identifier breaks the rules");
+pub(crate) const INVALID_API_KEY: Kind =
+    kind(StatusCode::UNAUTHORIZED, "invalid_api_key", "The API key is missing or unknown");
+pub(crate) const FORBIDDEN: Kind = kind(StatusCode::FORBIDDEN, "forbidden", "This key does not allow that");
+pub(crate) const ROUTE_NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "route_not_found", "There is no such route");
+pub(crate) const METHOD_NOT_ALLOWED: Kind =
+    kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This route has no such method");
+pub(crate) const REQUEST_TIMEOUT: Kind =
+    kind(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body took too long to arrive");
+pub(crate) const PAYLOAD_TOO_LARGE: Kind =
+    kind(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is too large");
+pub(crate) const UNSUPPORTED_MEDIA_TYPE: Kind =
+    kind(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be JSON");
+pub(crate) const INTERNAL_ERROR: Kind =
+    kind(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "This is a defect of tokenkeep");
+
+/// An error on its way to the caller.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), retry_after: None, more: Map::new() }
+    }
+
+    pub(crate) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(INVALID_REQUEST, detail)
+    }
+
+    /// The error for people: a page shows it instead of the JSON.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages to come"))]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages to come"))]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind.status
+    }
+
+    /// Adds a member (RFC 9457 3.2).
+    fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.to_owned(), value);
+        self
+    }
+}
+
+/// Which status and title an error has.
+fn kind_of(error: &Error) -> Kind {
+    let (status, title) = match error {
+        Error::InvalidIdentifier(_) => (INVALID_IDENTIFIER.status, INVALID_IDENTIFIER.title),
+        Error::Invalid(_) => (INVALID_REQUEST.status, INVALID_REQUEST.title),
+        Error::Forbidden(_) => (FORBIDDEN.status, FORBIDDEN.title),
+        Error::NotFound { .. } => (StatusCode::NOT_FOUND, "There is no such thing"),
+        Error::AlreadyThere { .. } => (StatusCode::PRECONDITION_FAILED, "It is there already"),
+        Error::Conflict { .. } => (StatusCode::CONFLICT, "Somebody else changed it at the same moment"),
+        Error::StaleRefreshToken(_) => (StatusCode::CONFLICT, "This refresh token was spent before"),
+        Error::ManagedByConfig { .. } => (StatusCode::CONFLICT, "The configuration file decides this"),
+        Error::ReauthRequired { .. } => (StatusCode::FAILED_DEPENDENCY, "The user must consent again"),
+        Error::IntegrationMissing(_) => (StatusCode::BAD_GATEWAY, "The integration is missing"),
+        Error::IntegrationRejected { .. } => (StatusCode::BAD_GATEWAY, "The provider refuses our client"),
+        Error::ProviderRejected { .. } => (StatusCode::BAD_GATEWAY, "The provider refused the request"),
+        Error::ProviderUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The provider does not answer"),
+        Error::Unresolved { .. } => (StatusCode::SERVICE_UNAVAILABLE, "A refresh has no outcome yet"),
+        Error::StoreUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
+        Error::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "Too much was asked"),
+        Error::Unreadable { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "A record cannot be read"),
+    };
+    kind(status, error.code(), title)
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        log(&error);
+        let mut problem = Problem::new(kind_of(&error), error.to_string());
+        problem.retry_after = error.retry_after();
+        if let Error::ReauthRequired { connection, reason } = error {
+            let connect = json!({
+                "provider": connection.integration.as_str(),
+                "tenant": connection.tenant.as_str(),
+                "subject": connection.subject.as_str(),
+            });
+            problem = problem.with("reason", Value::String(reason)).with("connect", connect);
+        }
+        problem
+    }
+}
+
+impl From<InvalidIdentifier> for Problem {
+    fn from(invalid: InvalidIdentifier) -> Self {
+        Error::from(invalid).into()
+    }
+}
+
+/// What went wrong behind us is told to the operator with its causes; the caller sees the first sentence only.
+fn log(error: &Error) {
+    if matches!(error.blame(), Blame::Operator | Blame::Us) {
+        let mut cause = String::new();
+        let mut next = std::error::Error::source(error);
+        while let Some(source) = next {
+            cause = if cause.is_empty() { source.to_string() } else { format!("{cause}: {source}") };
+            next = source.source();
+        }
+        tracing::warn!(code = error.code(), cause, "request failed");
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Kind { code, status, title } = self.kind;
+        let mut body = json!({
+            "type": format!("urn:tokenkeep:problem:{code}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "code": code,
+        });
+        if let Value::Object(members) = &mut body {
+            members.extend(self.more);
+        }
+        let mut response = (status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tokenkeep\""));
+        }
+        if let Some(wait) = self.retry_after {
+            // Whole seconds (RFC 9110 10.2.3), rounded up: who comes back too early is only told to wait again.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+}

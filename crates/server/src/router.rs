@@ -1,0 +1,56 @@
+//! Every URL and who answers it.
+
+use axum::{
+    Router, middleware,
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use http::Uri;
+
+use crate::{
+    AppState,
+    api::{connections, health, integrations, keys, providers, stats, subjects},
+    observe::observe,
+    problem::{INVALID_IDENTIFIER, METHOD_NOT_ALLOWED, Problem, ROUTE_NOT_FOUND},
+};
+
+/// The routes, without the fast lane.
+pub fn router(state: AppState) -> Router {
+    let routes = Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(health::openapi))
+        .route("/v1/connections", get(connections::list))
+        .route(
+            "/v1/connections/{provider}/{tenant}/{subject}",
+            get(connections::status).put(connections::put).delete(connections::delete),
+        )
+        .route("/v1/connections/{provider}/{tenant}/{subject}/token", get(connections::token))
+        .route("/v1/connections/{provider}/{tenant}/{subject}/token/refresh", post(connections::refresh))
+        .route("/v1/subjects/{tenant}/{subject}", delete(subjects::forget))
+        .route("/v1/integrations", get(integrations::list))
+        .route("/v1/integrations/{id}", get(integrations::get).put(integrations::put).delete(integrations::delete))
+        .route("/v1/keys", get(keys::list).post(keys::create))
+        .route("/v1/keys/{id}", delete(keys::delete))
+        .route("/v1/providers", get(providers::list))
+        .route("/v1/stats", get(stats::stats))
+        .route("/v1/cleanup", post(stats::cleanup));
+    routes
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(state.clone(), observe))
+        .with_state(state)
+}
+
+async fn no_route(uri: Uri) -> Response {
+    // A route with an empty name in it is meant for a connection that cannot exist.
+    if uri.path().starts_with("/v1/") && uri.path().split('/').skip(1).any(str::is_empty) {
+        return Problem::new(INVALID_IDENTIFIER, "a name in the path is empty").into_response();
+    }
+    Problem::new(ROUTE_NOT_FOUND, "there is no such route; /openapi.json lists them").into_response()
+}
+
+async fn no_method() -> Response {
+    Problem::new(METHOD_NOT_ALLOWED, "the `Allow` header lists this route's methods").into_response()
+}

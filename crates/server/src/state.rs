@@ -1,0 +1,41 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use tokenkeep_core::ports::{Clock, Entropy};
+use tokenkeep_engine::Engine;
+
+use crate::metrics::Metrics;
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    pub(crate) engine: Engine,
+    pub(crate) metrics: Metrics,
+    pub(crate) settings: Settings,
+}
+
+/// What an installation can set, beside what the engine was told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// Whether `/metrics` needs no key. Meant for listeners that only this machine reaches: the counts name
+    /// integrations, never a tenant, a subject or a secret.
+    pub open_metrics: bool,
+}
+
+impl AppState {
+    /// Puts the face on `engine`. Once per engine: its metrics are added to the engine's.
+    pub fn new(engine: Engine, settings: Settings) -> Self {
+        let metrics = Metrics::new();
+        engine.metrics().register(|registry| metrics.register(registry));
+        Self { engine, metrics, settings }
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        self.engine.clock()
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &**self.engine.entropy()
+    }
+}

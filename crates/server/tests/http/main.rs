@@ -1,0 +1,13 @@
+//! The HTTP face, asked as its users ask it. One binary: one room for each part of the surface.
+
+#![expect(clippy::unwrap_used, reason = "a test that unwraps nothing fails, and says where")]
+
+mod app;
+mod bad_requests;
+mod connections;
+mod fast_lane;
+mod hostile;
+mod keys;
+mod operations;
+mod outages;
+mod serving;
