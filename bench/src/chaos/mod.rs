@@ -190,7 +190,7 @@ impl Child {
 }
 
 /// Brings a child to `step` and answers the gate that holds it at the provider, if it does.
-async fn bring_to(scene: &Scene, step: Step) -> anyhow::Result<(Child, Option<Gate>)> {
+async fn bring_to(scene: &Scene, step: Step, reads: &str) -> anyhow::Result<(Child, Option<Gate>)> {
     let gate = match step {
         // The provider never acts on it: its side dies with ours.
         Step::Arrived => Some(scene.provider.hold(1, Fault::cut_before().held_before())),
@@ -198,8 +198,8 @@ async fn bring_to(scene: &Scene, step: Step) -> anyhow::Result<(Child, Option<Ga
         _ => None,
     };
     let name = step.to_string();
-    let hold = ["--hold", name.as_str()];
-    let mut child = scene.child(if step.at_provider() { &[] } else { &hold })?;
+    let hold = ["--reads", reads, "--hold", name.as_str()];
+    let mut child = scene.child(if step.at_provider() { &hold[..2] } else { &hold })?;
     match &gate {
         Some(gate) => tokio::time::timeout(PATIENCE, gate.arrived()).await.context("the request never came")?,
         None => {
@@ -211,7 +211,7 @@ async fn bring_to(scene: &Scene, step: Step) -> anyhow::Result<(Child, Option<Ga
 
 async fn killed(way: Way, step: Step) -> anyhow::Result<String> {
     let scene = Scene::new(way).await?;
-    let (mut child, gate) = bring_to(&scene, step).await?;
+    let (mut child, gate) = bring_to(&scene, step, "1").await?;
     child.kill().await?;
     drop(gate);
     let began = Instant::now();
@@ -249,7 +249,7 @@ async fn commit_refused(way: Way) -> anyhow::Result<String> {
 
 async fn frozen(way: Way, seconds: u64) -> anyhow::Result<String> {
     let scene = Scene::new(way).await?;
-    let (mut owner, gate) = bring_to(&scene, Step::Processed).await?;
+    let (mut owner, gate) = bring_to(&scene, Step::Processed, "2").await?;
     owner.signal(Signal::STOP)?;
     let mut other = scene.child(&["--reads", "1"])?;
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -260,6 +260,9 @@ async fn frozen(way: Way, seconds: u64) -> anyhow::Result<String> {
     drop(gate);
     owner.signal(Signal::CONT)?;
     let late = owner.read().await?;
+    // Whoever waited was sent away; the exchange went on all the same.
+    let after = owner.read().await?;
+    scene.is_good(&after).context("the owner's next read")?;
     let theirs = other.read().await?;
     owner.kill().await?;
     other.kill().await?;
