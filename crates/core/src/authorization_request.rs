@@ -13,6 +13,9 @@ use url::Url;
 
 use crate::{ConnectId, ConnectionId, Subject, TokenSet, time::after};
 
+/// After so many wrong confirmations there is no right one any more.
+pub const MAX_REFUSED: u8 = 5;
+
 /// How long a request waits for its user, and a result for its confirmation.
 pub const REQUEST_LIFE: Duration = Duration::from_mins(10);
 
@@ -73,9 +76,11 @@ pub enum Stage {
     /// The tokens are there, and wait for the application to say that they are its user's.
     AwaitingConfirmation {
         /// What the provider issued.
-        tokens: TokenSet,
+        obtained: Obtained,
         /// What the application must bring.
         code: ProofHash,
+        /// How many times something else was brought.
+        refused: u8,
     },
     /// The user was shown a code and consents on another device (RFC 8628); we poll.
     DevicePolling(DevicePoll),
@@ -90,9 +95,22 @@ pub enum Stage {
     },
 }
 
+/// What a consent brought.
+#[derive(Clone, Debug, Default)]
+pub struct Obtained {
+    /// The connection's tokens; `None` where only the companion's were granted.
+    pub tokens: Option<TokenSet>,
+    /// The tokens of the companion connection (Slack: the user's, beside the bot's).
+    pub companion: Option<TokenSet>,
+    /// Who consented, for people.
+    pub display_name: Option<String>,
+}
+
 /// What an authorization URL is built from, and what its callback is checked against.
 #[derive(Clone, Debug)]
 pub struct Outbound {
+    /// Of what opens the link.
+    pub ticket: ProofHash,
     /// Of the `state` parameter.
     pub state: ProofHash,
     /// The PKCE verifier (RFC 7636); `None` where the provider refuses PKCE.
@@ -128,6 +146,9 @@ pub enum StepError {
         /// The stage it is in.
         stage: &'static str,
     },
+    /// The link is not the one handed out.
+    #[error("the link is not this connect's")]
+    WrongTicket,
     /// The `state` is not the one sent.
     #[error("the state is not the one this connect was started with")]
     WrongState,
@@ -159,7 +180,7 @@ pub struct Confirmed {
     /// The request, to be saved *after* the tokens are: if that fails, confirming again finds them.
     pub request: AuthorizationRequest,
     /// What to store in the connection.
-    pub tokens: TokenSet,
+    pub obtained: Obtained,
 }
 
 /// A step: the next request, or why there is none.
@@ -171,9 +192,22 @@ impl AuthorizationRequest {
         now < self.expires_at && !matches!(self.stage, Stage::Connected | Stage::Denied | Stage::Failed { .. })
     }
 
+    /// Whether this ticket opens the link, and there still is something to open.
+    pub fn opens_with(&self, ticket: ProofHash, now: Timestamp) -> Result<(), StepError> {
+        match &self.stage {
+            Stage::Pending(outbound) | Stage::Redirected { outbound, .. } => {
+                if !outbound.ticket.matches(&ticket) {
+                    return Err(StepError::WrongTicket);
+                }
+                self.check_time(now)
+            }
+            _ => Err(self.out_of_turn()),
+        }
+    }
+
     /// A browser opens the link. Opening it again changes nothing for that browser, and is refused to any other.
-    pub fn redirect(self, browser: ProofHash, now: Timestamp) -> Step {
-        self.check_time(now)?;
+    pub fn redirect(self, ticket: ProofHash, browser: ProofHash, now: Timestamp) -> Step {
+        self.opens_with(ticket, now)?;
         match &self.stage {
             Stage::Pending(outbound) => {
                 let outbound = outbound.clone();
@@ -205,11 +239,11 @@ impl AuthorizationRequest {
 
     /// The tokens came, and the application must confirm them with `code`, for which it gets another
     /// [`REQUEST_LIFE`].
-    pub fn await_confirmation(self, tokens: TokenSet, code: ProofHash, now: Timestamp) -> Step {
+    pub fn await_confirmation(self, obtained: Obtained, code: ProofHash, now: Timestamp) -> Step {
         match self.stage {
             Stage::Exchanging | Stage::DevicePolling(_) => Ok(Self {
                 expires_at: after(now, REQUEST_LIFE),
-                stage: Stage::AwaitingConfirmation { tokens, code },
+                stage: Stage::AwaitingConfirmation { obtained, code, refused: 0 },
                 ..self
             }),
             _ => Err(self.out_of_turn()),
@@ -220,16 +254,31 @@ impl AuthorizationRequest {
     pub fn confirm(mut self, subject: &Subject, code: ProofHash, now: Timestamp) -> Result<Confirmed, StepError> {
         self.check_time(now)?;
         match std::mem::replace(&mut self.stage, Stage::Connected) {
-            Stage::AwaitingConfirmation { tokens, code: expected } => {
+            Stage::AwaitingConfirmation { obtained, code: expected, .. } => {
                 if !expected.matches(&code) {
                     return Err(StepError::WrongCode);
                 }
                 if *subject != self.connection.subject {
                     return Err(StepError::WrongSubject);
                 }
-                Ok(Confirmed { request: self, tokens })
+                Ok(Confirmed { request: self, obtained })
             }
             stage => Err(self.at(stage).out_of_turn()),
+        }
+    }
+
+    /// A confirmation was wrong. After [`MAX_REFUSED`] of them it is over, and what was obtained is given back.
+    pub fn refuse_confirmation(self) -> Result<(Self, Option<Obtained>), StepError> {
+        match self.stage {
+            Stage::AwaitingConfirmation { obtained, refused, .. } if refused + 1 >= MAX_REFUSED => {
+                let stage = Stage::Failed { code: "too_many_wrong_confirmations".to_owned() };
+                Ok((Self { stage, ..self }, Some(obtained)))
+            }
+            Stage::AwaitingConfirmation { obtained, code, refused } => {
+                let stage = Stage::AwaitingConfirmation { obtained, code, refused: refused + 1 };
+                Ok((Self { stage, ..self }, None))
+            }
+            _ => Err(self.out_of_turn()),
         }
     }
 
@@ -304,6 +353,7 @@ mod tests {
     use crate::{IntegrationId, Tenant};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    const TICKET: ProofHash = ProofHash([4; 32]);
     const STATE: ProofHash = ProofHash([1; 32]);
     const BROWSER: ProofHash = ProofHash([2; 32]);
     const CODE: ProofHash = ProofHash([3; 32]);
@@ -323,7 +373,12 @@ mod tests {
             redirect_uri: Url::parse("http://localhost:7420/oauth/callback").unwrap(),
             created_at: NOW,
             expires_at: after(NOW, REQUEST_LIFE),
-            stage: Stage::Pending(Outbound { state: STATE, pkce_verifier: Some("v".into()), nonce: None }),
+            stage: Stage::Pending(Outbound {
+                ticket: TICKET,
+                state: STATE,
+                pkce_verifier: Some("v".into()),
+                nonce: None,
+            }),
         }
     }
 
@@ -339,12 +394,12 @@ mod tests {
     }
 
     fn exchanging(confirm: bool) -> AuthorizationRequest {
-        request(confirm).redirect(BROWSER, NOW).unwrap().came_back(STATE, BROWSER, NOW).unwrap().request
+        request(confirm).redirect(TICKET, BROWSER, NOW).unwrap().came_back(STATE, BROWSER, NOW).unwrap().request
     }
 
     #[test]
     fn a_connect_without_confirmation() {
-        let exchange = request(false).redirect(BROWSER, NOW).unwrap().came_back(STATE, BROWSER, NOW).unwrap();
+        let exchange = request(false).redirect(TICKET, BROWSER, NOW).unwrap().came_back(STATE, BROWSER, NOW).unwrap();
         assert!(exchange.pkce_verifier.is_some());
         let connected = exchange.request.connected().unwrap();
         assert!(matches!(connected.stage, Stage::Connected));
@@ -353,9 +408,9 @@ mod tests {
 
     #[test]
     fn another_browser_gets_nowhere() {
-        let opened = request(true).redirect(BROWSER, NOW).unwrap();
-        assert!(opened.clone().redirect(BROWSER, NOW).is_ok(), "a reload");
-        assert_eq!(opened.clone().redirect(OTHER, NOW).unwrap_err(), StepError::WrongBrowser);
+        let opened = request(true).redirect(TICKET, BROWSER, NOW).unwrap();
+        assert!(opened.clone().redirect(TICKET, BROWSER, NOW).is_ok(), "a reload");
+        assert_eq!(opened.clone().redirect(TICKET, OTHER, NOW).unwrap_err(), StepError::WrongBrowser);
         assert_eq!(opened.clone().came_back(STATE, OTHER, NOW).unwrap_err(), StepError::WrongBrowser);
         assert_eq!(opened.came_back(OTHER, BROWSER, NOW).unwrap_err(), StepError::WrongState);
         let unopened = request(true).came_back(STATE, BROWSER, NOW).unwrap_err();
@@ -367,14 +422,17 @@ mod tests {
         let exchanging = exchanging(true);
         let again = exchanging.clone().came_back(STATE, BROWSER, NOW).unwrap_err();
         assert_eq!(again, StepError::OutOfTurn { stage: "exchanging" });
-        assert_eq!(exchanging.redirect(BROWSER, NOW).unwrap_err(), StepError::OutOfTurn { stage: "exchanging" });
+        assert_eq!(
+            exchanging.redirect(TICKET, BROWSER, NOW).unwrap_err(),
+            StepError::OutOfTurn { stage: "exchanging" }
+        );
     }
 
     #[test]
     fn what_must_be_confirmed_cannot_go_around_it() {
         assert_eq!(exchanging(true).connected().unwrap_err(), StepError::OutOfTurn { stage: "exchanging" });
         let late = after(NOW, REQUEST_LIFE);
-        let waiting = exchanging(true).await_confirmation(TokenSet::default(), CODE, late).unwrap();
+        let waiting = exchanging(true).await_confirmation(Obtained::default(), CODE, late).unwrap();
         assert!(waiting.is_open(late), "it has its own time");
         let alice = waiting.connection.subject.clone();
         let mallory = Subject::new("mallory").unwrap();
@@ -386,10 +444,32 @@ mod tests {
     }
 
     #[test]
+    fn the_fifth_wrong_confirmation_is_the_last() {
+        let mut waiting = exchanging(true).await_confirmation(Obtained::default(), CODE, NOW).unwrap();
+        for _ in 1..MAX_REFUSED {
+            let (next, given_back) = waiting.refuse_confirmation().unwrap();
+            assert!(given_back.is_none() && next.is_open(NOW));
+            waiting = next;
+        }
+        let (over, given_back) = waiting.refuse_confirmation().unwrap();
+        assert!(given_back.is_some() && !over.is_open(NOW));
+        let alice = over.connection.subject.clone();
+        assert!(over.confirm(&alice, CODE, NOW).is_err());
+    }
+
+    #[test]
+    fn only_its_ticket_opens_a_link() {
+        assert_eq!(request(true).redirect(OTHER, BROWSER, NOW).unwrap_err(), StepError::WrongTicket);
+        assert_eq!(request(true).opens_with(STATE, NOW), Err(StepError::WrongTicket));
+        assert_eq!(request(true).opens_with(TICKET, NOW), Ok(()));
+        assert!(exchanging(true).opens_with(TICKET, NOW).is_err());
+    }
+
+    #[test]
     fn nothing_happens_after_its_time() {
         let late = after(NOW, REQUEST_LIFE);
-        assert_eq!(request(false).redirect(BROWSER, late).unwrap_err(), StepError::Expired);
-        let opened = request(false).redirect(BROWSER, NOW).unwrap();
+        assert_eq!(request(false).redirect(TICKET, BROWSER, late).unwrap_err(), StepError::Expired);
+        let opened = request(false).redirect(TICKET, BROWSER, NOW).unwrap();
         assert_eq!(opened.came_back(STATE, BROWSER, late).unwrap_err(), StepError::Expired);
         assert_eq!(device().poll_later(false, late).unwrap_err(), StepError::Expired);
     }
@@ -400,8 +480,8 @@ mod tests {
             assert!(end.clone().denied().is_err());
             assert!(end.clone().failed("x").is_err());
             assert!(end.clone().connected().is_err());
-            assert!(end.clone().redirect(BROWSER, NOW).is_err());
-            assert!(end.await_confirmation(TokenSet::default(), CODE, NOW).is_err());
+            assert!(end.clone().redirect(TICKET, BROWSER, NOW).is_err());
+            assert!(end.await_confirmation(Obtained::default(), CODE, NOW).is_err());
         }
     }
 

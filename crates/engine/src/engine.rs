@@ -21,6 +21,7 @@ use crate::{
     Caller, Error, Settings,
     barrier::{Barrier, KeyCheckError, verify_or_create},
     catalogue::Catalogue,
+    connect::Connect,
     connections::{
         Connections,
         flight::{Flights, Route},
@@ -81,6 +82,7 @@ pub struct Engine {
     connections: Connections,
     integrations: Integrations,
     keys: Keys,
+    connect: Connect,
     upkeep: Upkeep,
     ending: Arc<AtomicBool>,
     tasks: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
@@ -105,13 +107,15 @@ impl Engine {
         let kept = KeptReplies::new(journal, shared.metrics.clone());
         let flights = Arc::new(Flights::new(shared.clone(), kept, integrations.clone()));
         let connections = Connections::new(shared.clone(), flights, integrations.clone());
-        let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone() };
+        let connect = Connect::new(shared.clone(), connections.clone());
+        let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone(), connect: connect.clone() };
         let keys = Keys::new(shared.clone());
         let engine = Self {
             shared,
             connections,
             integrations,
             keys,
+            connect,
             upkeep: upkeep.clone(),
             ending: Arc::default(),
             tasks: Arc::default(),
@@ -126,6 +130,7 @@ impl Engine {
             tokio::spawn(upkeep.clone().preload()),
             tokio::spawn(upkeep.clean()),
             tokio::spawn(engine.keys.clone().follow()),
+            tokio::spawn(engine.connect.clone().poll()),
         ];
         engine.tasks().extend(tasks);
         Ok(engine)
@@ -202,6 +207,11 @@ impl Engine {
         &self.keys
     }
 
+    /// The use cases of connecting.
+    pub fn connect(&self) -> &Connect {
+        &self.connect
+    }
+
     /// Which providers there are.
     pub fn catalogue(&self) -> &Catalogue {
         &self.shared.catalogue
@@ -245,6 +255,11 @@ impl Engine {
     /// Refreshes one batch of what is due, now rather than at its time; answers how many were due.
     pub async fn preload(&self) -> Result<usize, Error> {
         self.upkeep.preload_once().await
+    }
+
+    /// Polls one batch of the devices that are due, now rather than at their time.
+    pub async fn poll_devices(&self) -> Result<(), Error> {
+        self.connect.poll_once().await.map(drop)
     }
 
     /// Whether this instance can serve, and what it does without.

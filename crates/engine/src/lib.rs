@@ -49,6 +49,7 @@ pub mod barrier;
 mod cache;
 mod caller;
 pub mod catalogue;
+mod connect;
 mod connections;
 mod engine;
 mod error;
@@ -67,6 +68,7 @@ mod upkeep;
 
 pub use cache::Ready;
 pub use caller::Caller;
+pub use connect::{Connect, ConnectPage, ConnectStatus, ConnectView, Device, Returned, StartConnect, Started};
 pub use connections::{ConnectionFilter, ConnectionView, Connections, Given, Listing, PutMode, PutTokens};
 pub use engine::{Engine, Parts, StartError};
 pub use error::{Blame, Error};

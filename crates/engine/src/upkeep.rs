@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     Caller, Error,
+    connect::Connect,
     connections::{Connections, flight::Progress},
     records::Loaded,
     shared::Shared,
@@ -40,6 +41,7 @@ pub struct Cleaned {
 pub(crate) struct Upkeep {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Connections,
+    pub(crate) connect: Connect,
 }
 
 impl Upkeep {
@@ -96,6 +98,7 @@ impl Upkeep {
     async fn clean_once(&self) -> Result<Cleaned, Error> {
         let now = self.shared.now();
         let died_before = before(now.wall, GRACE);
+        self.connect.drop_unconfirmed().await?;
         let mut cleaned =
             Cleaned { removed: self.shared.records.store().sweep(died_before).await?, ..Cleaned::default() };
         let mut cursor = None;

@@ -18,7 +18,9 @@ pub struct Hashes {
     fingerprint: hmac::Key,
     api_key: hmac::Key,
     label: hmac::Key,
+    ticket: hmac::Key,
     state: hmac::Key,
+    state_of_ticket: hmac::Key,
     browser: hmac::Key,
     confirmation: hmac::Key,
 }
@@ -35,7 +37,9 @@ impl Hashes {
             fingerprint: key(b"fingerprint"),
             api_key: key(b"api key"),
             label: key(b"label"),
+            ticket: key(b"ticket"),
             state: key(b"state"),
+            state_of_ticket: key(b"state of ticket"),
             browser: key(b"browser"),
             confirmation: key(b"confirmation"),
             seed,
@@ -61,6 +65,17 @@ impl Hashes {
     /// Of a label's value that must not stand in the clear, as 32 hex digits.
     pub fn label(&self, value: &str) -> String {
         hex(&mac(&self.label, value)[..16])
+    }
+
+    /// Of what opens a connect link.
+    pub fn ticket(&self, ticket: &Secret) -> [u8; 32] {
+        mac(&self.ticket, ticket.expose_secret())
+    }
+
+    /// The secret half of the `state` that goes with a connect link: whoever opens the link again is sent off with the
+    /// same one, and it need not be stored for that.
+    pub fn state_of_ticket(&self, ticket: &Secret) -> [u8; 32] {
+        mac(&self.state_of_ticket, ticket.expose_secret())
     }
 
     /// Of a `state` parameter (RFC 6749 10.12).
@@ -107,13 +122,15 @@ mod tests {
                 hex(&hashes.fingerprint(&secret).0),
                 hex(&hashes.api_key("x")[..16]),
                 hashes.label("x"),
+                hex(&hashes.ticket(&secret)[..16]),
                 hex(&hashes.state(&secret)[..16]),
+                hex(&hashes.state_of_ticket(&secret)[..16]),
                 hex(&hashes.browser(&secret)[..16]),
                 hex(&hashes.confirmation(&secret)[..16]),
             ]
         };
         let all: HashSet<_> = of(1).into_iter().chain(of(2)).collect();
-        assert_eq!(all.len(), 12);
+        assert_eq!(all.len(), 16);
         assert_eq!(of(1), of(1));
     }
 

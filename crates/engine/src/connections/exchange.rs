@@ -1,7 +1,7 @@
 //! One exchange at a token endpoint: what is spent, as a request; the reply, as what it means.
 
 use tokenkeep_core::{
-    AccessToken, Connection, Fingerprint, RenewBy, Renewal,
+    AccessToken, Connection, ConnectionId, Fingerprint, RenewBy, Renewal,
     ports::{Reply, Request},
     refresh::{Answer, Fault, Received, Refused},
 };
@@ -36,9 +36,10 @@ pub(crate) fn build(
     let grant = match &renewal.by {
         RenewBy::RefreshToken(token) => Grant::RefreshToken { refresh_token: token.clone(), scope: None },
         RenewBy::ClientCredentials => Grant::ClientCredentials { scope },
-        RenewBy::JwtBearer => {
-            Grant::JwtBearer { assertion: assertion(shared, party, connection, scope.as_deref(), &url)?, scope: None }
-        }
+        RenewBy::JwtBearer => Grant::JwtBearer {
+            assertion: assertion(shared, party, &connection.id, scope.as_deref(), &url)?,
+            scope: None,
+        },
         RenewBy::AccessToken => {
             let access = connection.tokens.access.as_ref();
             let token = access.map(|a| a.token.clone());
@@ -71,16 +72,16 @@ pub(crate) fn redirect_uri(shared: &Shared, party: &Party) -> Url {
 
 /// What a service account says of itself (RFC 7523 2.1). The subject it acts for is the connection's, unless that is
 /// the default one.
-fn assertion(
+pub(crate) fn assertion(
     shared: &Shared,
     party: &Party,
-    connection: &Connection,
+    id: &ConnectionId,
     scope: Option<&str>,
     url: &Url,
 ) -> Result<Secret, Fault> {
     let key = party.client.key.as_ref().ok_or_else(|| misconfigured("the integration has no signing key"))?;
     let issuer = party.assertion_issuer.as_deref();
-    let subject = connection.id.subject.as_str();
+    let subject = id.subject.as_str();
     let claims = BearerClaims {
         issuer: issuer.unwrap_or(&party.client.id),
         subject: (subject != tokenkeep_core::id::DEFAULT).then_some(subject),

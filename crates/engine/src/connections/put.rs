@@ -98,17 +98,18 @@ impl Connections {
         Ok((created, ConnectionView::new(&connection, &policy, self.shared.now().wall)))
     }
 
-    /// Stores what a consent, or the integration's own credentials, brought.
+    /// Stores what a consent, or the integration's own credentials, brought. `force` = what was just issued counts,
+    /// whatever was there before; without it, what was stored and spent before is not stored again.
     pub(crate) async fn consented(
         &self,
         id: &ConnectionId,
         tokens: TokenSet,
         display_name: Option<String>,
+        force: bool,
     ) -> Result<Connection, Error> {
         let renewal = tokens.renewal.map_or(NewRenewal::Keep, NewRenewal::Replace);
         let new = NewTokens { access: tokens.access, renewal, scope: tokens.scope, display_name };
-        // What the provider just issued is what counts, whatever was there before.
-        let mode = PutMode { force: true, only_if_absent: false };
+        let mode = PutMode { force, only_if_absent: false };
         let (_, connection) = self.store(id, new, mode).await?;
         Ok(connection)
     }

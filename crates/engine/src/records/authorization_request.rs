@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokenkeep_core::{
     AuthorizationRequest, ConnectId, ConnectionId, Tenant,
-    authorization_request::{DevicePoll, Outbound, ProofHash, Stage},
+    authorization_request::{DevicePoll, Obtained, Outbound, ProofHash, Stage},
     ports::{Kind, LabelName, RecordKey},
 };
 use url::Url;
@@ -114,8 +114,9 @@ enum StageDto<'a> {
     },
     Exchanging,
     AwaitingConfirmation {
-        tokens: TokenSetDto<'a>,
+        obtained: ObtainedDto<'a>,
         code: ProofHash,
+        refused: u8,
     },
     DevicePolling(DevicePollDto<'a>),
     Connected,
@@ -127,7 +128,17 @@ enum StageDto<'a> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct ObtainedDto<'a> {
+    #[serde(borrow)]
+    tokens: Option<TokenSetDto<'a>>,
+    companion: Option<TokenSetDto<'a>>,
+    display_name: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct OutboundDto<'a> {
+    ticket: ProofHash,
     state: ProofHash,
     #[serde(borrow)]
     pkce_verifier: Option<Exposed<'a>>,
@@ -153,8 +164,8 @@ impl<'a> From<&'a Stage> for StageDto<'a> {
                 Self::Redirected { outbound: outbound.into(), browser: *browser }
             }
             Stage::Exchanging => Self::Exchanging,
-            Stage::AwaitingConfirmation { tokens, code } => {
-                Self::AwaitingConfirmation { tokens: tokens.into(), code: *code }
+            Stage::AwaitingConfirmation { obtained, code, refused } => {
+                Self::AwaitingConfirmation { obtained: obtained.into(), code: *code, refused: *refused }
             }
             Stage::DevicePolling(DevicePoll { device_code, user_code, verification_uri, interval, next_poll_at }) => {
                 Self::DevicePolling(DevicePollDto {
@@ -178,8 +189,8 @@ impl From<StageDto<'_>> for Stage {
             StageDto::Pending(outbound) => Self::Pending(outbound.into()),
             StageDto::Redirected { outbound, browser } => Self::Redirected { outbound: outbound.into(), browser },
             StageDto::Exchanging => Self::Exchanging,
-            StageDto::AwaitingConfirmation { tokens, code } => {
-                Self::AwaitingConfirmation { tokens: tokens.into(), code }
+            StageDto::AwaitingConfirmation { obtained, code, refused } => {
+                Self::AwaitingConfirmation { obtained: obtained.into(), code, refused }
             }
             StageDto::DevicePolling(poll) => Self::DevicePolling(DevicePoll {
                 device_code: poll.device_code.into(),
@@ -195,9 +206,30 @@ impl From<StageDto<'_>> for Stage {
     }
 }
 
-impl<'a> From<&'a Outbound> for OutboundDto<'a> {
-    fn from(Outbound { state, pkce_verifier, nonce }: &'a Outbound) -> Self {
+impl<'a> From<&'a Obtained> for ObtainedDto<'a> {
+    fn from(Obtained { tokens, companion, display_name }: &'a Obtained) -> Self {
         Self {
+            tokens: tokens.as_ref().map(Into::into),
+            companion: companion.as_ref().map(Into::into),
+            display_name: display_name.as_deref().map(Cow::Borrowed),
+        }
+    }
+}
+
+impl From<ObtainedDto<'_>> for Obtained {
+    fn from(dto: ObtainedDto<'_>) -> Self {
+        Self {
+            tokens: dto.tokens.map(Into::into),
+            companion: dto.companion.map(Into::into),
+            display_name: dto.display_name.map(Cow::into_owned),
+        }
+    }
+}
+
+impl<'a> From<&'a Outbound> for OutboundDto<'a> {
+    fn from(Outbound { ticket, state, pkce_verifier, nonce }: &'a Outbound) -> Self {
+        Self {
+            ticket: *ticket,
             state: *state,
             pkce_verifier: pkce_verifier.as_ref().map(Into::into),
             nonce: nonce.as_ref().map(Into::into),
@@ -207,6 +239,11 @@ impl<'a> From<&'a Outbound> for OutboundDto<'a> {
 
 impl From<OutboundDto<'_>> for Outbound {
     fn from(dto: OutboundDto<'_>) -> Self {
-        Self { state: dto.state, pkce_verifier: dto.pkce_verifier.map(Into::into), nonce: dto.nonce.map(Into::into) }
+        Self {
+            ticket: dto.ticket,
+            state: dto.state,
+            pkce_verifier: dto.pkce_verifier.map(Into::into),
+            nonce: dto.nonce.map(Into::into),
+        }
     }
 }

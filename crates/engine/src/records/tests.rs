@@ -7,7 +7,7 @@ use tokenkeep_core::{
     ConnectGrant, ConnectId, Connection, ConnectionId, Deleted, Fingerprint, Generation, Health, Incarnation,
     InstanceId, Integration, IntegrationId, LastError, ManagedBy, Phase, ProviderId, Rejection, RenewBy, Renewal, Role,
     Spent, Subject, Tenant, TokenSet,
-    authorization_request::{DevicePoll, Outbound, ProofHash, Stage},
+    authorization_request::{DevicePoll, Obtained, Outbound, ProofHash, Stage},
     id::Ulid,
     refresh::Held,
 };
@@ -214,12 +214,11 @@ fn proof() -> impl Strategy<Value = ProofHash> {
 
 fn stage() -> impl Strategy<Value = Stage> {
     let outbound = || {
-        (proof(), option::of(secret()), option::of(secret())).prop_map(|(state, pkce_verifier, nonce)| Outbound {
-            state,
-            pkce_verifier,
-            nonce,
-        })
+        (proof(), proof(), option::of(secret()), option::of(secret()))
+            .prop_map(|(ticket, state, pkce_verifier, nonce)| Outbound { ticket, state, pkce_verifier, nonce })
     };
+    let obtained = (option::of(token_set()), option::of(token_set()), option::of(text()))
+        .prop_map(|(tokens, companion, display_name)| Obtained { tokens, companion, display_name });
     let poll = (secret(), secret(), text(), 0..1000_u64, time()).prop_map(
         |(device_code, user_code, verification_uri, interval, next_poll_at)| DevicePoll {
             device_code,
@@ -233,7 +232,11 @@ fn stage() -> impl Strategy<Value = Stage> {
         outbound().prop_map(Stage::Pending),
         (outbound(), proof()).prop_map(|(outbound, browser)| Stage::Redirected { outbound, browser }),
         Just(Stage::Exchanging),
-        (token_set(), proof()).prop_map(|(tokens, code)| Stage::AwaitingConfirmation { tokens, code }),
+        (obtained, proof(), any::<u8>()).prop_map(|(obtained, code, refused)| Stage::AwaitingConfirmation {
+            obtained,
+            code,
+            refused
+        }),
         poll.prop_map(Stage::DevicePolling),
         Just(Stage::Connected),
         Just(Stage::Denied),
@@ -321,15 +324,18 @@ impl Hidden for ApiKey {
 impl Hidden for AuthorizationRequest {
     fn hidden(&self) -> Vec<String> {
         let outbound = |outbound: &Outbound| {
-            let state = format!("{:?}", outbound.state.0);
-            vec![state, plain(outbound.pkce_verifier.as_ref()), plain(outbound.nonce.as_ref())]
+            let (ticket, state) = (format!("{:?}", outbound.ticket.0), format!("{:?}", outbound.state.0));
+            vec![ticket, state, plain(outbound.pkce_verifier.as_ref()), plain(outbound.nonce.as_ref())]
         };
         match &self.stage {
             Stage::Pending(sent) => outbound(sent),
             Stage::Redirected { outbound: sent, browser } => {
                 [outbound(sent), vec![format!("{:?}", browser.0)]].concat()
             }
-            Stage::AwaitingConfirmation { tokens, code } => [tokens.hidden(), vec![format!("{:?}", code.0)]].concat(),
+            Stage::AwaitingConfirmation { obtained: Obtained { tokens, companion, .. }, code, .. } => {
+                let sets = tokens.iter().chain(companion);
+                sets.flat_map(Hidden::hidden).chain([format!("{:?}", code.0)]).collect()
+            }
             Stage::DevicePolling(poll) => vec![plain(Some(&poll.device_code)), plain(Some(&poll.user_code))],
             Stage::Exchanging | Stage::Connected | Stage::Denied | Stage::Failed { .. } => Vec::new(),
         }
