@@ -41,8 +41,6 @@ pub(crate) enum Outcome {
     Ran(Counts),
     /// It could not run, because something is not there and could not be fetched.
     Missing(String),
-    /// There is nothing to run yet.
-    NotWrittenYet,
 }
 
 impl Outcome {
@@ -88,7 +86,6 @@ impl Report {
         let counts = self.0.iter().map(|row| match row.outcome {
             Outcome::Ran(counts) => counts,
             Outcome::Missing(_) => Counts { passed: 0, failed: u64::from(!allow_missing) },
-            Outcome::NotWrittenYet => Counts::default(),
         });
         Counts::sum(counts).unwrap_or_default()
     }
@@ -102,7 +99,6 @@ impl Report {
                 Outcome::Ran(Counts { passed, failed }) => format!("FAILED: {passed} passed, {failed} failed"),
                 Outcome::Missing(why) if allow_missing => format!("skipped: {why}"),
                 Outcome::Missing(why) => format!("FAILED, could not run (--allow-missing skips it): {why}"),
-                Outcome::NotWrittenYet => "not written yet".to_owned(),
             };
             println!("{:>7.1} s  {name:<42} {what}", took.as_secs_f64());
         }
