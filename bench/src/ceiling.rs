@@ -21,7 +21,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let workers = std::thread::available_parallelism()?.get();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
-        let app = Router::new().route("/static", get(|| async { ([(header::CONTENT_TYPE, "application/json")], BODY) }));
+        let app =
+            Router::new().route("/static", get(|| async { ([(header::CONTENT_TYPE, "application/json")], BODY) }));
         let listener = tokio::net::TcpListener::bind(&arguments.listen).await?;
         println!("listening on {}", listener.local_addr()?);
         axum::serve(listener, app).await?;

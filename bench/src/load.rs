@@ -98,7 +98,11 @@ fn response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize> {
         answer.extend_from_slice(&buffer[..read]);
         let Some(head) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
         let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
-        ensure!(text.starts_with("http/1.1 200"), "not what was asked for: {}", text.lines().next().unwrap_or_default());
+        ensure!(
+            text.starts_with("http/1.1 200"),
+            "not what was asked for: {}",
+            text.lines().next().unwrap_or_default()
+        );
         let body: usize = text
             .lines()
             .find_map(|line| line.strip_prefix("content-length:"))
@@ -118,13 +122,7 @@ fn connect(addr: SocketAddr) -> anyhow::Result<TcpStream> {
 }
 
 /// One thread; each turn writes to every connection, then reads every answer. All connections are always in flight.
-pub fn closed(
-    addr: SocketAddr,
-    request: &[u8],
-    length: usize,
-    good: &[u8],
-    shape: Shape,
-) -> anyhow::Result<Measured> {
+pub fn closed(addr: SocketAddr, request: &[u8], length: usize, good: &[u8], shape: Shape) -> anyhow::Result<Measured> {
     let mut streams = (0..shape.connections).map(|_| connect(addr)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut latency = Histogram::new(3)?;
     let mut buffer = vec![0; length];
@@ -153,7 +151,6 @@ pub fn closed(
         if let Some(began) = began
             && began.elapsed().as_secs_f64() >= shape.seconds
         {
-            #[expect(clippy::cast_precision_loss, reason = "a rate")]
             return Ok(Measured { per_second: answered as f64 / began.elapsed().as_secs_f64(), latency });
         }
     }

@@ -11,7 +11,10 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
-    reason = "a harness prints what it sees, takes real time and opens real connections"
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a harness prints what it sees, takes real time, opens real connections and reckons in rates"
 )]
 
 mod browser;

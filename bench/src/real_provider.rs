@@ -101,7 +101,10 @@ async fn connect(base: &Url) -> anyhow::Result<()> {
     );
     let path = format!("/v1/connections/{PROVIDER}/_default/alice");
     let status = api(Method::GET, base, &path, None).await?.json()?;
-    ensure!(status["status"] == "active" || status["status"] == "expiring" || status["status"] == "expired", "{status}");
+    ensure!(
+        status["status"] == "active" || status["status"] == "expiring" || status["status"] == "expired",
+        "{status}"
+    );
     ensure!(status["has_refresh_token"] == true, "the provider gave no refresh token: {status}");
     Ok(())
 }

@@ -271,6 +271,7 @@ async fn frozen(way: Way, seconds: u64) -> anyhow::Result<String> {
     if matches!(way.rotation, Rotation::Strict) {
         ensure!(scene.spends() == 1, "spent {} times", scene.spends());
     }
-    let said = |read: &Value| read["code"].as_str().map_or_else(|| format!("generation {}", read["generation"]), Into::into);
+    let said =
+        |read: &Value| read["code"].as_str().map_or_else(|| format!("generation {}", read["generation"]), Into::into);
     Ok(format!("the owner got {}, another process {}; spent {} times", said(&late), said(&theirs), scene.spends()))
 }

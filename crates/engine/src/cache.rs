@@ -114,6 +114,17 @@ impl Ready {
         now.wall.as_millisecond() < self.dies
     }
 
+    /// The store was asked, and has nothing younger.
+    pub(crate) fn confirm(&self, now: Now) {
+        self.checked.store(millis(now.boot), Relaxed);
+        self.checking.store(false, Relaxed);
+    }
+
+    /// The store could not be asked: somebody else may try.
+    pub(crate) fn unconfirmed(&self) {
+        self.checking.store(false, Relaxed);
+    }
+
     fn age(&self, now: Now) -> Duration {
         Duration::from_millis(millis(now.boot).saturating_sub(self.checked.load(Relaxed)))
     }
@@ -242,7 +253,7 @@ impl Cache {
     /// Puts `ready` in, unless something younger is there; answers what is there now.
     pub(crate) fn insert(&self, id: &ConnectionId, ready: Ready) -> Arc<Ready> {
         let ready = Arc::new(ready);
-        let entry = self.slots.entry_by_ref(id).and_upsert_with(|present| match present.map(|p| p.into_value()) {
+        let entry = self.slots.entry_by_ref(id).and_upsert_with(|present| match present.map(moka::Entry::into_value) {
             Some(slot) if !may_follow(slot.floor(), (ready.incarnation, ready.generation)) => slot,
             _ => Slot::Ready(ready.clone()),
         });
@@ -250,17 +261,6 @@ impl Cache {
             Slot::Ready(present) => present,
             Slot::Floor(..) => ready,
         }
-    }
-
-    /// The store was asked, and has nothing younger.
-    pub(crate) fn confirm(&self, ready: &Ready, now: Now) {
-        ready.checked.store(millis(now.boot), Relaxed);
-        ready.checking.store(false, Relaxed);
-    }
-
-    /// The store could not be asked: somebody else may try.
-    pub(crate) fn unconfirmed(&self, ready: &Ready) {
-        ready.checking.store(false, Relaxed);
     }
 
     /// Serves `id` no longer, and nothing older than `floor`.

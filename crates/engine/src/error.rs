@@ -145,6 +145,7 @@ impl Error {
         Self::Invalid(text.into())
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "ids come as references and as texts made for the purpose")]
     pub(crate) fn not_found(what: &'static str, id: impl ToString) -> Self {
         Self::NotFound { what, id: id.to_string() }
     }

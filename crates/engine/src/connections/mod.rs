@@ -157,14 +157,12 @@ impl Connections {
     /// The policy of an integration, or what the catalogue says where there is no integration (yet).
     pub(crate) async fn policy(&self, integration: &IntegrationId) -> RefreshPolicy {
         let margin = self.shared.settings.refresh_margin;
-        match self.integrations.party(integration).await {
-            Ok(Some(party)) => party.policy(margin),
-            _ => {
-                let provider = self.integrations.provider_named_like(integration);
-                let rotation = provider.as_ref().map(|p| p.rotation).unwrap_or_default();
-                RefreshPolicy::new(rotation, provider.and_then(|p| p.margin).unwrap_or(margin))
-            }
+        if let Ok(Some(party)) = self.integrations.party(integration).await {
+            return party.policy(margin);
         }
+        let provider = self.integrations.provider_named_like(integration);
+        let rotation = provider.as_ref().map(|p| p.rotation).unwrap_or_default();
+        RefreshPolicy::new(rotation, provider.and_then(|p| p.margin).unwrap_or(margin))
     }
 
     pub(crate) async fn party(&self, integration: &IntegrationId) -> Result<Option<Arc<Party>>, Error> {

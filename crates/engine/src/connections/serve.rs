@@ -137,7 +137,7 @@ impl Connections {
         let policy = self.policy(&id.integration).await;
         let ready = self.flights.publish(&stored.value, &policy);
         if let Some(ready) = &ready {
-            self.flights.cache.confirm(ready, self.shared.now());
+            ready.confirm(self.shared.now());
         }
         Ok(ready)
     }
@@ -276,12 +276,12 @@ impl Connections {
                     Ok(Seen::Live(connection, _)) => {
                         let policy = this.policy(&id.integration).await;
                         this.flights.publish(&connection, &policy);
-                        this.flights.cache.confirm(&ready, this.shared.now());
+                        ready.confirm(this.shared.now());
                     }
                     Ok(Seen::Absent | Seen::Deleted(..)) => {
                         this.flights.cache.remove_deleted(&id);
                     }
-                    Err(()) => this.flights.cache.unconfirmed(&ready),
+                    Err(()) => ready.unconfirmed(),
                 }
             }
             if ready.freshness(Duration::ZERO, this.shared.now()) != Freshness::Fresh {
