@@ -128,6 +128,16 @@ impl Spent {
     pub fn contains(&self, fingerprint: Fingerprint) -> bool {
         self.0.contains(&fingerprint)
     }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// One subject's authorization at one integration.

@@ -283,6 +283,12 @@ impl Engine {
         Health { status, store, bus: Part::None, cache: Part::Ok, journal }
     }
 
+    /// Says not ready from now on, while everything goes on: whoever sends requests here can look for another
+    /// instance.
+    pub fn announce_shutdown(&self) {
+        self.ending.store(true, SeqCst);
+    }
+
     /// Begins nothing any more, and waits for what is under way: exchanges finish and commit, for `patience` at
     /// most. What cannot be committed by then lies in the journal.
     pub async fn shutdown(&self, patience: Duration) {

@@ -6,6 +6,7 @@ mod list;
 mod put;
 mod reports;
 pub(crate) mod revoke;
+mod seed;
 mod serve;
 mod view;
 
@@ -19,6 +20,7 @@ use tokenkeep_core::{
 
 pub use list::{ConnectionFilter, Listing};
 pub use put::{Given, PutMode, PutTokens};
+pub use seed::Seeded;
 pub use view::ConnectionView;
 
 use self::{flight::Flights, reports::Reports, revoke::RevokeError};

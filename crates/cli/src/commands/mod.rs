@@ -1,0 +1,86 @@
+//! What the commands do: ask the server, show what it says. One file per resource.
+
+mod cleanup;
+mod confirm;
+mod connect;
+mod connections;
+mod delete;
+mod doctor;
+mod exec;
+mod health;
+mod integrations;
+mod keys;
+mod list;
+mod local;
+mod password;
+mod providers;
+mod put;
+mod stats;
+mod times;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::Value;
+use tokenkeep_core::ConnectionId;
+
+use crate::{
+    args::{Arguments, Command, Global, Output},
+    client::{Answer, Client, segment},
+    environment::Environment,
+    out, serve,
+};
+
+/// What every command may need.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) environment: Environment,
+}
+
+impl Context {
+    /// The server to ask.
+    pub(crate) fn client(&self) -> Result<Client> {
+        Client::find(&self.global, &self.environment)
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Result<ExitCode> {
+    let context = Context { global: arguments.global, environment };
+    let context = &context;
+    match arguments.command {
+        Command::Serve(serve) => serve::run(serve, &context.global, &context.environment).await?,
+        Command::Connect(connect) => connect::run(context, connect).await?,
+        Command::Token(token) => connections::token(context, token).await?,
+        Command::Status(status) => connections::status(context, status).await?,
+        Command::Refresh(refresh) => connections::refresh(context, refresh).await?,
+        Command::List(list) => list::run(context, list).await?,
+        Command::Put(put) => put::run(context, put).await?,
+        Command::Revoke(delete) => delete::connection(context, delete, true).await?,
+        Command::Delete(delete) => delete::connection(context, delete, false).await?,
+        Command::Forget(forget) => delete::person(context, forget).await?,
+        Command::Exec(exec) => exec::run(context, exec).await?,
+        Command::Integrations(integrations) => integrations::run(context, integrations).await?,
+        Command::Providers(providers) => providers::run(context, providers)?,
+        Command::Keys(keys) => keys::run(context, keys).await?,
+        Command::Stats(output) => stats::run(context, output).await?,
+        Command::Cleanup(output) => cleanup::run(context, output).await?,
+        Command::Health(output) => return health::run(context, output).await,
+        Command::Store(crate::args::Store::Ping) => return health::ping(context).await,
+        Command::Config(config) => local::config(context, config)?,
+        Command::Doctor(output) => return doctor::run(context, output).await,
+        Command::Secret { kind } => local::secret(kind)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The route of a connection.
+fn route(id: &ConnectionId) -> String {
+    let (tenant, subject) = (id.tenant.as_str(), id.subject.as_str());
+    format!("/v1/connections/{}/{}/{}", segment(id.integration.as_str()), segment(tenant), segment(subject))
+}
+
+/// With `--json` the answer as it is; else what `words` makes of it.
+fn show(answer: &Answer, output: Output, words: impl FnOnce(&Answer) -> Result<()>) -> Result<()> {
+    if output.json { out::json(&answer.read::<Value>()?) } else { words(answer) }
+}

@@ -1,0 +1,188 @@
+//! `tokenkeep serve`: everything is put together here, and ends here.
+
+mod banner;
+pub(crate) mod data_dir;
+mod hardening;
+pub(crate) mod installation;
+pub(crate) mod listen;
+mod logging;
+pub(crate) mod sealing_key;
+mod signals;
+pub(crate) mod store;
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use tokenkeep_core::ports::{Clock, Entropy};
+use tokenkeep_engine::{
+    Engine, Parts, Settings,
+    barrier::Barrier,
+    system::{SystemClock, SystemEntropy},
+    transport::{HyperTransport, Pace, Pacer, Pacing, TransportOptions},
+};
+use tokenkeep_server::{AppState, Limits, Listener};
+use tokio::sync::watch;
+use url::Url;
+
+use self::{
+    banner::Banner, data_dir::DataDir, installation::Installation, sealing_key::StoreFacts, signals::Signals,
+    store::Choice,
+};
+use crate::{args, config::Config, environment::Environment};
+
+/// Runs the server until it is told to end.
+pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environment: &Environment) -> Result<()> {
+    let mut config = Config::load(global.config.as_deref(), environment)?;
+    if let Some(level) = arguments.log {
+        config.log.level = level;
+    }
+    if let Some(listen) = arguments.listen {
+        config.server.listen = listen;
+    }
+    if let Some(dir) = &global.data_dir {
+        config.server.data_dir = Some(dir.clone());
+    }
+    logging::start(&config.log)?;
+    hardening::no_core_dumps();
+    // From here on a signal is heard: what has begun is ended in order.
+    let signals = Signals::listen()?;
+
+    let dir = DataDir::at(config.data_dir(environment)?);
+    let choice = Choice::make(&config, environment, &dir)?;
+    tracing::info!(store = %choice.place, chosen_by = choice.chosen_by, "starting");
+    for note in store::unused(environment) {
+        tracing::warn!("{note}");
+    }
+    let installation = Installation::read(&config, environment)?;
+    let dir = DataDir::prepare(dir.path().to_owned())?;
+
+    let tcp = listen::tcp(config.server.listen).await?;
+    let listening = tcp.local_addr().context("a bound listener has an address")?;
+    let public_url = config.server.public_url(listening)?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let store = choice.open().await?;
+    let facts = StoreFacts {
+        is_ours: choice.is_ours(&dir),
+        is_empty: store::is_empty(&*store).await.context("the store cannot be read")?,
+    };
+    let keys = sealing_key::find(&config.sealing, &dir, facts, &*entropy)?;
+    let sealing = keys.from.to_string();
+
+    let pacer = Arc::new(Pacer::new(clock.clone(), pacing(&config)));
+    let options = TransportOptions {
+        extra_ca_file: config.transport.extra_ca_file.clone(),
+        allow_plain_http: config.transport.allow_plain_http,
+        ..TransportOptions::default()
+    };
+    let transport = HyperTransport::new(clock.clone(), pacer.clone(), &options)
+        .context("`transport.extra_ca_file` cannot be used")?;
+    let settings = settings(&config, public_url.clone());
+    let parts = Parts {
+        store,
+        barrier: Barrier::new(&keys.active, &keys.retired, entropy.clone()),
+        transport: Arc::new(transport),
+        pacer: Some(pacer),
+        catalogue: config.catalogue.clone(),
+        journal_dir: Some(dir.journal()),
+        clock: clock.clone(),
+        entropy,
+    };
+    drop(keys);
+    let engine = Engine::start(parts, settings).await?;
+    let admin_key = installation.apply(&engine).await?;
+
+    let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
+    let state = AppState::new(engine.clone(), tokenkeep_server::Settings { open_metrics });
+    let socket = match listen::unix(&dir.socket()).await {
+        Ok(Some(socket)) => Some(socket),
+        Ok(None) => {
+            tracing::warn!("another tokenkeep serves this data directory; the local socket stays with it");
+            None
+        }
+        Err(error) => {
+            tracing::warn!("there is no local socket: {error:#}");
+            None
+        }
+    };
+    let patience = Duration::from_secs(config.server.shutdown_patience);
+    let limits = Limits { connections: config.server.max_connections, drain: patience, ..Limits::default() };
+    let (end, ending) = watch::channel(false);
+    let mut servers = tokio::task::JoinSet::new();
+    let has_socket = socket.is_some();
+    let listeners = [Some(Listener::Tcp(tcp)), socket.map(Listener::Unix)];
+    for listener in listeners.into_iter().flatten() {
+        let mut ending = ending.clone();
+        // An error means that the sender is gone: that is the end, too.
+        let told = async move { drop(ending.wait_for(|ending| *ending).await) };
+        servers.spawn(tokenkeep_server::serve(listener, state.clone(), limits.clone(), told));
+    }
+    let banner = Banner {
+        store: &choice,
+        listening,
+        socket: has_socket.then(|| dir.socket()),
+        public_url: &public_url,
+        data_dir: dir.path(),
+        sealing: &sealing,
+        admin_key: admin_key.as_ref(),
+    };
+    banner.show()?;
+    drop(admin_key);
+
+    let broken = tokio::select! {
+        signal = signals.first() => {
+            tracing::info!(signal, "ending: answers and refreshes under way may finish");
+            None
+        }
+        Some(ended) = servers.join_next() => Some(ended),
+    };
+    let ended = async {
+        engine.announce_shutdown();
+        clock.sleep(Duration::from_secs(config.server.shutdown_delay)).await;
+        end.send_replace(true);
+        while servers.join_next().await.is_some() {}
+        engine.shutdown(patience).await;
+        if has_socket {
+            // Nobody answers there any more; a next start would remove it as well.
+            let _ = std::fs::remove_file(dir.socket());
+        }
+        tracing::info!("ended");
+    };
+    tokio::select! {
+        () = ended => {}
+        () = signals.second() => {
+            tracing::warn!("told again to end: ending at once; replies not committed lie in the journal");
+            std::process::exit(1);
+        }
+    }
+    match broken {
+        None | Some(Ok(Ok(()))) => Ok(()),
+        Some(Ok(Err(error))) => Err(error).context("the listener broke"),
+        Some(Err(panic)) => Err(panic).context("the server broke"),
+    }
+}
+
+fn settings(config: &Config, public_url: Url) -> Settings {
+    let seconds = Duration::from_secs;
+    Settings {
+        return_to_origins: config.connect.return_to_origins.clone(),
+        hash_labels: config.store.hash_labels,
+        cache_bytes: config.cache.max_mib.saturating_mul(1024 * 1024),
+        cache_soft_life: seconds(config.cache.soft_life),
+        refresh_margin: seconds(config.refresh.margin),
+        connect_timeout: seconds(config.transport.connect_timeout),
+        preload_concurrency: config.refresh.concurrency.max(1),
+        preload_interval: seconds(config.refresh.interval.max(1)),
+        cleanup_interval: seconds(config.store.cleanup_interval.max(1)),
+        ..Settings::new(public_url)
+    }
+}
+
+fn pacing(config: &Config) -> Pacing {
+    let default = Pace {
+        concurrency: config.transport.concurrency.max(1),
+        per_second: NonZeroU32::new(config.transport.per_second),
+    };
+    Pacing { default, ..Pacing::default() }
+}
