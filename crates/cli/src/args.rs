@@ -296,7 +296,7 @@ pub(crate) enum Integrations {
         output: Output,
     },
     /// Name or change one; the secret is asked for where neither file nor variable is given
-    Set(SetIntegration),
+    Set(Box<SetIntegration>),
     /// Remove one; its connections stay until their tokens expire
     Delete {
         /// Its id
@@ -426,7 +426,7 @@ pub(crate) enum Store {
     Ping,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Config {
     /// Read it and say what it means
     Check(Output),

@@ -41,14 +41,10 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<clap::Error>() {
-        Some(usage) => {
-            out::note(format_args!("{}\nFor more information, try '--help'.", usage.to_string().trim_end()));
-            ExitCode::from(WRONG_USAGE)
-        }
-        None => {
-            out::note(format_args!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        out::note(format_args!("{}\nFor more information, try '--help'.", usage.to_string().trim_end()));
+        return ExitCode::from(WRONG_USAGE);
     }
+    out::note(format_args!("error: {error:#}"));
+    ExitCode::FAILURE
 }

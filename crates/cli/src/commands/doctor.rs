@@ -114,7 +114,7 @@ async fn examine(context: &Context, findings: &mut Findings) {
         Err(error) => findings.add("data", Verdict::Bad, format!("{error:#}")),
     }
     let choice = Choice::make(&config, &context.environment, &dir);
-    findings.of("store", choice.as_ref().map_err(|e| anyhow!("{e:#}")).and_then(|choice| database(choice)));
+    findings.of("store", choice.as_ref().map_err(|e| anyhow!("{e:#}")).and_then(database));
     sealing_key(&config, &dir, findings);
     server(context, &dir, findings).await;
 }
@@ -162,7 +162,7 @@ fn sealing_key(config: &Config, dir: &DataDir, findings: &mut Findings) {
             findings.add(PART, Verdict::Good, "not made yet");
         }
         Err(error) => {
-            findings.add(PART, Verdict::Bad, format!("{}: {error}; put it back from your copy", path.display()))
+            findings.add(PART, Verdict::Bad, format!("{}: {error}; put it back from your copy", path.display()));
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, command: Integrations) -> Result<()> 
             let answer = context.client()?.call(Call::get(path(id.as_str()))).await?;
             show(&answer, output, |answer| words(&answer.read()?))
         }
-        Integrations::Set(set) => put(context, set).await,
+        Integrations::Set(set) => put(context, *set).await,
         Integrations::Delete { id, yes } => {
             let client = context.client()?;
             let question = format!("Remove the integration {id}? Its connections can then no longer be refreshed.");
@@ -148,7 +148,7 @@ async fn put(context: &Context, set: SetIntegration) -> Result<()> {
         "params": params,
         "api_hosts": set.api_hosts,
         "redirect_uri": set.redirect_uri,
-        "tenant": set.only_tenant.as_ref().map(|tenant| tenant.as_str()),
+        "tenant": set.only_tenant.as_ref().map(tokenkeep_core::Tenant::as_str),
     });
     let answer = client.call(Call::new(Method::PUT, path(set.id.as_str())).json(&body)?).await?;
     show(&answer, set.output, |answer| words(&answer.read()?))

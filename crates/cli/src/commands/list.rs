@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::Deserialize;
 use serde_json::Value;
+use tokenkeep_core::{IntegrationId, Subject, Tenant};
 use url::form_urlencoded::Serializer;
 
 use super::{Context, connections::ConnectionBody, times::relative};
@@ -55,9 +56,9 @@ fn query(list: &args::List, limit: u64, cursor: Option<&str>) -> String {
     let mut query = Serializer::new(String::from("/v1/connections?"));
     query.append_pair("limit", &limit.max(1).to_string());
     for (name, value) in [
-        ("provider", list.provider.as_ref().map(|id| id.as_str())),
-        ("tenant", list.tenant.as_ref().map(|tenant| tenant.as_str())),
-        ("subject", list.subject.as_ref().map(|subject| subject.as_str())),
+        ("provider", list.provider.as_ref().map(IntegrationId::as_str)),
+        ("tenant", list.tenant.as_ref().map(Tenant::as_str)),
+        ("subject", list.subject.as_ref().map(Subject::as_str)),
         ("status", list.status.as_deref()),
         ("cursor", cursor),
     ] {

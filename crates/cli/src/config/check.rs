@@ -76,7 +76,7 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// What figment found wrong with a value.
-pub(super) fn value_error(error: figment::Error) -> anyhow::Error {
+pub(super) fn value_error(error: &figment::Error) -> anyhow::Error {
     let place = error.metadata.as_ref().map_or_else(|| "the configuration".to_owned(), place);
     let key = error.path.join(".");
     let problem = match &error.kind {

@@ -28,9 +28,9 @@ fn write_section(text: &mut String, section: &Section) -> std::fmt::Result {
     }
     // A table of which there may be many is shown as a comment: written out, it would be one more of them.
     if section.many {
-        writeln!(text, "# [[{}]]", section.name)?
+        writeln!(text, "# [[{}]]", section.name)?;
     } else {
-        writeln!(text, "[{}]", section.name)?
+        writeln!(text, "[{}]", section.name)?;
     }
     for key in section.keys {
         for line in key.docs {

@@ -135,7 +135,7 @@ impl Config {
             figment = figment.merge(variable);
         }
         check::keys(&figment)?;
-        let sections: Sections = figment.extract().map_err(check::value_error)?;
+        let sections: Sections = figment.extract().map_err(|error| check::value_error(&error))?;
         let catalogue = providers::catalogue(file.as_ref())?;
         let store_named_by = sections.store.url.is_some().then(|| check::origin(&figment, "store.url"));
         Ok(Self {
