@@ -18,12 +18,16 @@
 mod api;
 mod auth;
 mod body;
+mod connect_page;
+mod cookie;
 mod extract;
 mod fast_lane;
 mod local;
 mod metrics;
+mod oauth;
 mod observe;
 mod openapi;
+mod pages;
 mod problem;
 mod request_id;
 mod router;

@@ -8,7 +8,7 @@ use utoipa::{
     },
 };
 
-use crate::api::{connections, health, integrations, keys, providers, stats, subjects};
+use crate::api::{connect, connections, health, integrations, keys, providers, stats, subjects};
 
 /// The document, pretty-printed. The same in every run: it is checked in as `docs/openapi.json`.
 pub fn openapi_json() -> String {
@@ -35,6 +35,9 @@ pub fn openapi_json() -> String {
         connections::token,
         connections::refresh,
         subjects::forget,
+        connect::start,
+        connect::view,
+        connect::confirm,
         integrations::list,
         integrations::get,
         integrations::put,
@@ -59,6 +62,7 @@ pub fn openapi_json() -> String {
     tags(
         (name = "connections", description = "Tokens in, tokens out"),
         (name = "subjects", description = "Everything of one person"),
+        (name = "connect", description = "A user consents"),
         (name = "integrations", description = "Our client at a provider"),
         (name = "keys", description = "Keys to this API"),
         (name = "providers", description = "The catalogue"),

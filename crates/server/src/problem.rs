@@ -60,12 +60,10 @@ impl Problem {
     }
 
     /// The error for people: a page shows it instead of the JSON.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages to come"))]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the pages to come"))]
     pub(crate) fn status(&self) -> StatusCode {
         self.kind.status
     }

@@ -9,7 +9,9 @@ use http::Uri;
 
 use crate::{
     AppState,
-    api::{connections, health, integrations, keys, providers, stats, subjects},
+    api::{connect, connections, health, integrations, keys, providers, stats, subjects},
+    connect_page,
+    oauth::callback,
     observe::observe,
     problem::{INVALID_IDENTIFIER, METHOD_NOT_ALLOWED, Problem, ROUTE_NOT_FOUND},
 };
@@ -29,13 +31,21 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/connections/{provider}/{tenant}/{subject}/token", get(connections::token))
         .route("/v1/connections/{provider}/{tenant}/{subject}/token/refresh", post(connections::refresh))
         .route("/v1/subjects/{tenant}/{subject}", delete(subjects::forget))
+        .route("/v1/connect", post(connect::start))
+        .route("/v1/connect/{id}", get(connect::view))
+        .route("/v1/connect/{id}/confirm", post(connect::confirm))
         .route("/v1/integrations", get(integrations::list))
         .route("/v1/integrations/{id}", get(integrations::get).put(integrations::put).delete(integrations::delete))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{id}", delete(keys::delete))
         .route("/v1/providers", get(providers::list))
         .route("/v1/stats", get(stats::stats))
-        .route("/v1/cleanup", post(stats::cleanup));
+        .route("/v1/cleanup", post(stats::cleanup))
+        .route("/connect/{ticket}", get(connect_page::show).post(connect_page::leave))
+        .route("/oauth/callback", get(callback::query).post(callback::form))
+        .route("/oauth/{provider}/callback", get(callback::query).post(callback::form))
+        .route("/callback", get(callback::query).post(callback::form))
+        .route("/oauth/return", get(callback::returned));
     routes
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

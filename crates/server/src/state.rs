@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokenkeep_core::ports::{Clock, Entropy};
 use tokenkeep_engine::Engine;
+use url::Url;
 
 use crate::metrics::Metrics;
 
@@ -37,5 +38,10 @@ impl AppState {
 
     pub(crate) fn entropy(&self) -> &dyn Entropy {
         &**self.engine.entropy()
+    }
+
+    /// Where browsers reach us.
+    pub(crate) fn public_url(&self) -> &Url {
+        &self.engine.settings().public_url
     }
 }

@@ -1,5 +1,6 @@
 //! The management API: one file per resource, each with its handlers and what they read and write.
 
+pub(crate) mod connect;
 pub(crate) mod connections;
 pub(crate) mod health;
 pub(crate) mod integrations;

@@ -1,11 +1,14 @@
 //! Health, metrics, statistics, the description, and what surrounds every answer.
 
+use std::sync::{Arc, Mutex};
+
 use axum::body::Body;
 use http::Request;
 use serde_json::Value;
 use tokenkeep_server::{Door, Settings};
+use tracing_subscriber::fmt::MakeWriter;
 
-use crate::app::TestApp;
+use crate::app::{TestApp, json_request};
 
 #[tokio::test]
 async fn health_needs_no_key() {
@@ -102,5 +105,64 @@ async fn the_description_and_the_router_agree() {
         |route: &str| route.contains("callback") || route.starts_with("/connect/") || route == "/oauth/return";
     for route in routes.filter(|route| !for_people(route) && *route != "/v1/") {
         assert!(paths.contains_key(route), "{route} is not documented");
+    }
+}
+
+/// One line per request on the slow path, which names the request and never a person or a secret.
+#[tokio::test]
+async fn the_log_has_a_line_for_each_request_and_no_secrets() {
+    let app = TestApp::start().await;
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let tokens = serde_json::json!({"access_token": "canary-access", "refresh_token": "canary-refresh"});
+    let request = app.request("PUT", "/v1/connections/fake/_default/zoe").header("x-request-id", "named-1");
+    app.send(json_request(request, &tokens)).await;
+    app.get("/v1/connections/fake/_default/zoe/token?hint=canary-query").await;
+    app.get("/v1/connections/fake/_default/nobody-else/token").await.problem(404, "connection_not_found");
+    app.get("/connect/canary-ticket").await;
+    app.get("/callback?code=canary-code&state=canary-state").await;
+
+    let log = log.text();
+    let answered: Vec<&str> = log.lines().filter(|line| line.contains("answered")).collect();
+    assert_eq!(answered.len(), 5, "{log}");
+    let put = answered[0];
+    for part in ["id=\"named-1\"", "method=\"PUT\"", "{provider}/{tenant}/{subject}", "status=201"] {
+        assert!(put.contains(part), "{part}: {put}");
+    }
+    assert!(answered.iter().all(|line| !line.contains("zoe") && !line.contains("nobody-else")), "{log}");
+    assert!(!log.contains("canary") && !log.contains(&app.key), "{log}");
+}
+
+/// What is logged, kept in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
