@@ -56,14 +56,29 @@ pub(crate) enum Command {
     /// Run a command with fresh tokens in its environment
     Exec(Exec),
     /// Our clients at providers
-    #[command(subcommand)]
-    Integrations(Integrations),
+    #[command(args_conflicts_with_subcommands = true)]
+    Integrations {
+        #[command(subcommand)]
+        command: Option<Integrations>,
+        #[command(flatten)]
+        list: Output,
+    },
     /// The catalogue
-    #[command(subcommand)]
-    Providers(Providers),
+    #[command(args_conflicts_with_subcommands = true)]
+    Providers {
+        #[command(subcommand)]
+        command: Option<Providers>,
+        #[command(flatten)]
+        list: Output,
+    },
     /// Keys to the API
-    #[command(subcommand)]
-    Keys(Keys),
+    #[command(args_conflicts_with_subcommands = true)]
+    Keys {
+        #[command(subcommand)]
+        command: Option<Keys>,
+        #[command(flatten)]
+        list: Output,
+    },
     /// Counts by status and provider, cache hits, refresh outcomes
     Stats(Output),
     /// Remove what expired and nothing can renew, now

@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokenkeep_core::ConnectionId;
 
 use crate::{
-    args::{Arguments, Command, Global, Output},
+    args::{Arguments, Command, Global, Integrations, Keys, Output, Providers},
     client::{Answer, Client, segment},
     environment::Environment,
     out, serve,
@@ -60,9 +60,14 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
         Command::Delete(delete) => delete::connection(context, delete, false).await?,
         Command::Forget(forget) => delete::person(context, forget).await?,
         Command::Exec(exec) => exec::run(context, exec).await?,
-        Command::Integrations(integrations) => integrations::run(context, integrations).await?,
-        Command::Providers(providers) => providers::run(context, providers)?,
-        Command::Keys(keys) => keys::run(context, keys).await?,
+        // Without a verb, they are listed.
+        Command::Integrations { command, list } => {
+            integrations::run(context, command.unwrap_or(Integrations::List(list))).await?;
+        }
+        Command::Providers { command, list } => {
+            providers::run(context, command.unwrap_or(Providers::List { filter: None, output: list }))?;
+        }
+        Command::Keys { command, list } => keys::run(context, command.unwrap_or(Keys::List(list))).await?,
         Command::Stats(output) => stats::run(context, output).await?,
         Command::Cleanup(output) => cleanup::run(context, output).await?,
         Command::Health(output) => return health::run(context, output).await,

@@ -1,0 +1,5 @@
+//! The binary as its users have it: real processes, real files, a real socket.
+
+mod connections;
+mod home;
+mod serve;
