@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::Path;
 use zeroize::Zeroizing;
 
-use crate::problem::{PAYLOAD_TOO_LARGE, Problem, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE};
+use crate::{
+    AppState,
+    problem::{PAYLOAD_TOO_LARGE, Problem, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE},
+};
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -23,14 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::new(UNSUPPORTED_MEDIA_TYPE, "send the body as `Content-Type: application/json`"));
         }
-        let body = read(request).await?;
+        let body = read(request, state).await?;
         parse(&body).map(Self)
     }
 }
@@ -39,12 +42,12 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 #[derive(Debug)]
 pub(crate) struct OptionalJson<T>(pub(crate) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for OptionalJson<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let json = is_json(request.headers());
-        let body = read(request).await?;
+        let body = read(request, state).await?;
         match body.as_slice() {
             b"" => parse(b"{}").map(Self),
             _ if !json => {
@@ -56,7 +59,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
 }
 
 /// The whole body, in memory that is wiped: it may hold tokens.
-pub(crate) async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Problem> {
+pub(crate) async fn read(request: Request, state: &AppState) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let too_large = || Problem::new(PAYLOAD_TOO_LARGE, "a body may be at most 64 KiB");
     let announced = http_body::Body::size_hint(request.body()).lower();
     if announced > MAX_BODY as u64 {
@@ -81,9 +84,12 @@ pub(crate) async fn read(request: Request) -> Result<Zeroizing<Vec<u8>>, Problem
         }
         Ok(all)
     };
-    match tokio::time::timeout(PATIENCE, all).await {
-        Ok(read) => read,
-        Err(_) => Err(Problem::new(REQUEST_TIMEOUT, "the body did not arrive within 30 s")),
+    tokio::select! {
+        biased;
+        read = all => read,
+        () = state.clock().sleep(PATIENCE) => {
+            Err(Problem::new(REQUEST_TIMEOUT, "the body did not arrive within 30 s"))
+        }
     }
 }
 

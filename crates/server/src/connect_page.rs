@@ -61,7 +61,7 @@ async fn try_show(state: &AppState, uri: &Uri, headers: &HeaderMap) -> Result<Re
 
 async fn try_leave(state: &AppState, uri: &Uri, headers: &HeaderMap, request: Request) -> Result<Response, Problem> {
     let public_url = state.public_url();
-    let form = body::read(request).await?;
+    let form = body::read(request, state).await?;
     let shown = form_urlencoded::parse(&form).find(|(name, _)| name == "csrf").map(|(_, value)| Secret::from(&*value));
     let held = Cookie::Csrf.read(headers, public_url);
     let is_ours = matches!((shown, held), (Some(shown), Some(held)) if secret_eq(&shown, &held));

@@ -12,7 +12,10 @@ use crate::api::{connect, connections, health, integrations, keys, providers, st
 
 /// The document, pretty-printed. The same in every run: it is checked in as `docs/openapi.json`.
 pub fn openapi_json() -> String {
-    let mut json = Api::openapi().to_pretty_json().expect("the document holds nothing but strings, numbers and maps");
+    let mut document = Api::openapi();
+    // Whoever runs an installation is its contact; we do not know them.
+    document.info.contact = None;
+    let mut json = document.to_pretty_json().expect("the document holds nothing but strings, numbers and maps");
     json.push('\n');
     json
 }
@@ -23,9 +26,9 @@ pub fn openapi_json() -> String {
         title = "tokenkeep",
         description = "Holds, refreshes and serves OAuth tokens.\n\nTenants and subjects in paths are 1-255 printable \
             ASCII characters, percent-encoded, never `.` or `..`. Errors are RFC 9457 problem details with a stable \
-            `code`. Every answer carries `X-Request-Id`.",
+            `code`. Answers carry the `X-Request-Id` they were \
+            asked with, or one of ours; a cached token carries none of ours.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
-        contact(),
     ),
     paths(
         connections::list,

@@ -23,7 +23,7 @@ use crate::{AppState, auth::Auth, body::Json, extract::IdPath, openapi::ProblemB
     operation_id = "start_connect",
     request_body = StartBody,
     responses(
-        (status = 200, body = StartedBody),
+        (status = 200, description = "started", body = StartedBody),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
@@ -62,7 +62,7 @@ pub(crate) async fn start(
     operation_id = "get_connect",
     params(("id" = String, Path, description = "`connect_id`", example = "01JD7ZC0000000000000000000")),
     responses(
-        (status = 200, body = ConnectBody),
+        (status = 200, description = "how far it got", body = ConnectBody),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
@@ -88,7 +88,7 @@ pub(crate) async fn view(
     params(("id" = String, Path, description = "`connect_id`", example = "01JD7ZC0000000000000000000")),
     request_body = ConfirmBody,
     responses(
-        (status = 200, body = ConnectionBody),
+        (status = 200, description = "how it stands", body = ConnectionBody),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),

@@ -45,7 +45,7 @@ const MAX_LIMIT: u32 = 1000;
         ("If-None-Match" = Option<String>, Header, description = "the `ETag` of the token you have", example = "\"7\""),
     ),
     responses(
-        (status = 200, body = TokenBody, headers(("ETag" = String, description = "the generation, in quotes"))),
+        (status = 200, description = "the token", body = TokenBody, headers(("ETag" = String, description = "the generation, in quotes"))),
         (status = 304, description = "you have this generation already"),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
@@ -96,7 +96,7 @@ fn reply(ready: &Ready, not_modified: bool) -> Response {
     ),
     request_body = Option<RefreshBody>,
     responses(
-        (status = 200, body = TokenBody, headers(("ETag" = String, description = "the generation, in quotes"))),
+        (status = 200, description = "the token", body = TokenBody, headers(("ETag" = String, description = "the generation, in quotes"))),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
@@ -134,7 +134,7 @@ pub(crate) async fn refresh(
         ("subject" = String, Path, example = "alice"),
     ),
     responses(
-        (status = 200, body = ConnectionBody),
+        (status = 200, description = "how it stands", body = ConnectionBody),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
@@ -227,6 +227,7 @@ pub(crate) async fn put(
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
         (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "`connection_not_found`"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`conflict`"),
         (status = 502, response = crate::openapi::BadGateway),
         (status = 503, response = crate::openapi::Unavailable),
     ),
@@ -257,7 +258,7 @@ pub(crate) async fn delete(
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
     responses(
-        (status = 200, body = ConnectionList),
+        (status = 200, description = "a page", body = ConnectionList),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),

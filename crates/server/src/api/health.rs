@@ -17,7 +17,7 @@ use crate::{AppState, auth::Auth, openapi::openapi_json, problem::Problem};
     tag = "operations",
     operation_id = "healthz",
     security(()),
-    responses((status = 200, body = LiveBody)),
+    responses((status = 200, description = "alive", body = LiveBody)),
 )]
 pub(crate) async fn live() -> axum::Json<LiveBody> {
     axum::Json(LiveBody { status: "live" })
@@ -32,7 +32,7 @@ pub(crate) async fn live() -> axum::Json<LiveBody> {
     operation_id = "readyz",
     security(()),
     responses(
-        (status = 200, body = ReadyBody),
+        (status = 200, description = "ready, or degraded", body = ReadyBody),
         (status = 503, body = ReadyBody, description = "starting, draining, or with a wrong key"),
     ),
 )]
@@ -69,7 +69,7 @@ fn word(part: Part) -> &'static str {
     operation_id = "metrics",
     security((), ("api_key" = []), ("bearer" = [])),
     responses(
-        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = 200, description = "the metrics", body = String, content_type = "application/openmetrics-text"),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
     ),

@@ -24,7 +24,7 @@ use crate::{AppState, auth::Auth, body::Json, extract::IdPath, openapi::ProblemB
     tag = "integrations",
     operation_id = "list_integrations",
     responses(
-        (status = 200, body = IntegrationList),
+        (status = 200, description = "all of them", body = IntegrationList),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
         (status = 503, response = crate::openapi::Unavailable),
@@ -46,7 +46,7 @@ pub(crate) async fn list(
     operation_id = "get_integration",
     params(("id" = String, Path, example = "google")),
     responses(
-        (status = 200, body = IntegrationBody),
+        (status = 200, description = "the integration", body = IntegrationBody),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),

@@ -18,7 +18,7 @@ use crate::{AppState, auth::Auth, body::Json, extract::IdPath, openapi::ProblemB
     tag = "keys",
     operation_id = "list_keys",
     responses(
-        (status = 200, body = KeyList),
+        (status = 200, description = "all of them", body = KeyList),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
         (status = 503, response = crate::openapi::Unavailable),
@@ -37,7 +37,7 @@ pub(crate) async fn list(State(state): State<AppState>, Auth(caller): Auth) -> R
     operation_id = "create_key",
     request_body = CreateBody,
     responses(
-        (status = 201, body = CreatedKey),
+        (status = 201, description = "made; the key is shown this once", body = CreatedKey),
         (status = 400, response = crate::openapi::BadRequest),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),

@@ -14,7 +14,7 @@ use crate::{AppState, auth::Auth, problem::Problem};
     tag = "providers",
     operation_id = "list_providers",
     responses(
-        (status = 200, body = ProviderList),
+        (status = 200, description = "the catalogue", body = ProviderList),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
     ),

@@ -16,7 +16,7 @@ use crate::{AppState, auth::Auth, problem::Problem};
     tag = "operations",
     operation_id = "get_stats",
     responses(
-        (status = 200, body = StatsBody),
+        (status = 200, description = "the counts", body = StatsBody),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
         (status = 503, response = crate::openapi::Unavailable),
@@ -33,7 +33,7 @@ pub(crate) async fn stats(State(state): State<AppState>, Auth(caller): Auth) -> 
     tag = "operations",
     operation_id = "clean_up",
     responses(
-        (status = 200, body = CleanedBody),
+        (status = 200, description = "what was removed", body = CleanedBody),
         (status = 401, response = crate::openapi::Unauthorized),
         (status = 403, response = crate::openapi::Forbidden),
         (status = 503, response = crate::openapi::Unavailable),

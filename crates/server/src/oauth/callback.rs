@@ -58,7 +58,7 @@ pub(crate) async fn returned(State(state): State<AppState>, headers: HeaderMap) 
 
 async fn hop(state: &AppState, request: Request) -> Result<Response, Problem> {
     let public_url = state.public_url();
-    let posted = body::read(request).await?;
+    let posted = body::read(request, state).await?;
     let mut kept = form_urlencoded::Serializer::new(String::new());
     // Every pair, repeated ones included: judging them is not done here.
     kept.extend_pairs(

@@ -1,5 +1,7 @@
 //! Malformed, oversized, unknown and unauthorised requests get the documented error, and change nothing.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::Request;
 use serde_json::json;
@@ -149,4 +151,23 @@ async fn unknown_providers_and_integrations_are_named() {
     let body = json!({"provider": "nobody", "client_id": "x"});
     app.put("/v1/integrations/nobody", body).await.problem(404, "provider_not_found");
     app.get("/v1/integrations/No").await.problem(400, "invalid_identifier");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let app = TestApp::start().await;
+    let never = futures_util::stream::pending::<Result<&[u8], std::io::Error>>();
+    let request = app.request("PUT", ALICE).header("content-type", "application/json");
+    let passing = async {
+        loop {
+            app.clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        answer = app.send(request.body(Body::from_stream(never)).unwrap()) => {
+            answer.problem(408, "request_timeout");
+        }
+        () = passing => {}
+    }
 }

@@ -95,6 +95,10 @@ async fn the_description_and_the_router_agree() {
             let request = app.request(&method.to_uppercase(), &concrete).body(Body::empty()).unwrap();
             let answer = app.send(request).await;
             assert_ne!(answer.status, 405, "{method} {path}");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let is_described = response.get("$ref").is_some() || response["description"].is_string();
+                assert!(is_described, "{method} {path}: {status} has no description");
+            }
             assert!(!answer.text().contains("route_not_found"), "{method} {path}");
             let status = answer.status.as_u16().to_string();
             assert!(operation["responses"].get(&status).is_some(), "{method} {path} answers {status}, undocumented");
