@@ -77,7 +77,7 @@ pub enum Stage {
     /// The tokens are there, and wait for the application to say that they are its user's.
     AwaitingConfirmation {
         /// What the provider issued.
-        obtained: Obtained,
+        obtained: Box<Obtained>,
         /// What the application must bring.
         code: ProofHash,
         /// How many times something else was brought.
@@ -244,7 +244,7 @@ impl AuthorizationRequest {
         match self.stage {
             Stage::Exchanging | Stage::DevicePolling(_) => Ok(Self {
                 expires_at: after(now, REQUEST_LIFE),
-                stage: Stage::AwaitingConfirmation { obtained, code, refused: 0 },
+                stage: Stage::AwaitingConfirmation { obtained: Box::new(obtained), code, refused: 0 },
                 ..self
             }),
             _ => Err(self.out_of_turn()),
@@ -262,7 +262,7 @@ impl AuthorizationRequest {
                 if *subject != self.connection.subject {
                     return Err(StepError::WrongSubject);
                 }
-                Ok(Confirmed { request: self, obtained })
+                Ok(Confirmed { request: self, obtained: *obtained })
             }
             stage => Err(self.at(stage).out_of_turn()),
         }
@@ -273,7 +273,7 @@ impl AuthorizationRequest {
         match self.stage {
             Stage::AwaitingConfirmation { obtained, refused, .. } if refused + 1 >= MAX_REFUSED => {
                 let stage = Stage::Failed { code: "too_many_wrong_confirmations".to_owned() };
-                Ok((Self { stage, ..self }, Some(obtained)))
+                Ok((Self { stage, ..self }, Some(*obtained)))
             }
             Stage::AwaitingConfirmation { obtained, code, refused } => {
                 let stage = Stage::AwaitingConfirmation { obtained, code, refused: refused + 1 };

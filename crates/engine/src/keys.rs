@@ -181,8 +181,8 @@ impl Keys {
     /// Makes the first admin key, unless there is an admin key already: `given`, or one that is drawn here and
     /// answered, to be shown once. Of several instances that start together, one makes it.
     pub async fn ensure_first_admin(&self, given: Option<Secret>) -> Result<Option<Secret>, Error> {
-        let present = self.read().await?;
-        if present.iter().any(|key| key.role == Role::Admin) {
+        self.reload().await?;
+        if self.table.load().values().any(|key| key.role == Role::Admin) {
             if given.is_some_and(|given| self.authenticate(given.expose_secret()).is_none()) {
                 tracing::warn!("the admin key that was given is ignored: there is another one already");
             }
@@ -339,7 +339,7 @@ impl Keys {
 
     fn draw(&self) -> Secret {
         let random = Zeroizing::new(self.shared.entropy.bytes32());
-        format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(&*random)).into()
+        format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random.as_slice())).into()
     }
 
     /// An id that every instance finds for the same words.

@@ -1,6 +1,6 @@
 //! What a browser does: it looks at the page, goes to the provider, comes back.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use secrecy::ExposeSecret;
 use tokenkeep_core::{
@@ -55,7 +55,7 @@ impl Connect {
             let ticket = Secret::from(ticket);
             let now = self.shared.now().wall;
             let next = request.redirect(self.ticket_hash(&ticket), proof, now).map_err(|e| misstep(&id, e))?;
-            let url = self.authorize_url(&next, &party, &self.state_of(id, &ticket))?;
+            let url = authorize_url(&next, &party, &self.state_of(id, &ticket))?;
             if was_opened {
                 return Ok((url, browser));
             }
@@ -218,29 +218,29 @@ impl Connect {
     pub(super) fn state_of(&self, id: ConnectId, ticket: &Secret) -> Secret {
         named(id, &text_of(&self.shared.records.barrier().hashes().state_of_ticket(ticket)))
     }
+}
 
-    fn authorize_url(&self, request: &AuthorizationRequest, party: &Arc<Party>, state: &Secret) -> Result<Url, Error> {
-        let Stage::Redirected { outbound, .. } = &request.stage else {
-            return Err(Error::Conflict { what: "connect" });
-        };
-        let provider = &party.provider;
-        let url = provider.authorize_url.as_ref();
-        let url = url.ok_or_else(|| Error::invalid("this provider has no page to consent on any more"))?;
-        let verifier = outbound.pkce_verifier.clone().and_then(Verifier::from_secret);
-        let challenge = verifier.as_ref().map(Verifier::challenge);
-        let companion = provider.dialect.companion.as_ref();
-        let params = AuthorizeParams {
-            url,
-            client_id: &party.client.id,
-            redirect_uri: request.redirect_uri.as_str(),
-            scope: request.scope.as_deref(),
-            companion_scope: companion.and_then(|c| provider.params.get(&c.scope_param)).map(String::as_str),
-            state,
-            challenge: challenge.as_deref(),
-            nonce: outbound.nonce.as_ref().map(|nonce| nonce.expose_secret()),
-            params: &provider.params,
-            extra: &BTreeMap::new(),
-        };
-        build_authorize_url(&provider.dialect, &params).map_err(|error| Error::invalid(error.to_string()))
-    }
+fn authorize_url(request: &AuthorizationRequest, party: &Party, state: &Secret) -> Result<Url, Error> {
+    let Stage::Redirected { outbound, .. } = &request.stage else {
+        return Err(Error::Conflict { what: "connect" });
+    };
+    let provider = &party.provider;
+    let url = provider.authorize_url.as_ref();
+    let url = url.ok_or_else(|| Error::invalid("this provider has no page to consent on any more"))?;
+    let verifier = outbound.pkce_verifier.clone().and_then(Verifier::from_secret);
+    let challenge = verifier.as_ref().map(Verifier::challenge);
+    let params = AuthorizeParams {
+        url,
+        client_id: &party.client.id,
+        redirect_uri: request.redirect_uri.as_str(),
+        scope: request.scope.as_deref(),
+        // The catalogue asks for it by a parameter of the integration's.
+        companion_scope: None,
+        state,
+        challenge: challenge.as_deref(),
+        nonce: outbound.nonce.as_ref().map(Secret::expose_secret),
+        params: &provider.params,
+        extra: &BTreeMap::new(),
+    };
+    build_authorize_url(&provider.dialect, &params).map_err(|error| Error::invalid(error.to_string()))
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
 use tokenkeep_core::{
     Boot, Integration, IntegrationId, Provider, ProviderId,
     ports::Request,
-    provider::{ParamError, ResolvedProvider, Revocation, RevocationMethod},
+    provider::{ResolvedProvider, Revocation, RevocationMethod},
 };
 use tokenkeep_oauth::{
     Client,
@@ -156,11 +156,13 @@ impl Discovery {
     }
 }
 
-/// The provider of an integration that is known by its issuer only: nothing is known of it yet.
-pub(super) fn unknown_provider(integration: &Integration) -> Result<ResolvedProvider, ParamError> {
-    let mut provider = Provider::new(integration.provider.clone());
-    provider.issuer.clone_from(&integration.issuer);
-    provider.resolve(&integration.params)
+/// The provider behind `issuer`, of which nothing else is known yet. It takes no parameters.
+pub(super) fn unknown_provider(integration: &Integration, issuer: &str) -> Result<ResolvedProvider, Error> {
+    build_metadata_urls(issuer).map_err(|error| Error::invalid(format!("`issuer` cannot be used: {error}")))?;
+    let provider = Provider::new(integration.provider.clone()).resolve(&integration.params);
+    let mut provider = provider.map_err(|error| Error::invalid(error.to_string()))?;
+    provider.issuer = Some(issuer.to_owned());
+    Ok(provider)
 }
 
 /// Fills in what the catalogue leaves open. Where the catalogue knows the provider, its word counts.

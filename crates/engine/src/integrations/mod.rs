@@ -14,7 +14,6 @@ use std::{
 use tokenkeep_core::{
     Boot, Integration, IntegrationId, Provider, ProviderId,
     ports::{Expect, Put},
-    provider::ParamError,
 };
 
 pub use self::{
@@ -122,17 +121,16 @@ impl Integrations {
 
     /// What can be made ready without asking an issuer: the rest may still be missing.
     fn prepare(&self, integration: Integration) -> Result<Party, Error> {
-        let misfit = |error: ParamError| Error::invalid(error.to_string());
         let (client, assertion_issuer) = client_of(&integration)?;
-        let (provider, provider_name) = match &integration.issuer {
-            Some(issuer) => (discovery::unknown_provider(&integration).map_err(misfit)?, issuer.clone()),
-            None => {
-                let provider = self.shared.catalogue.get(&integration.provider);
-                let provider = provider.ok_or_else(|| Error::not_found("provider", &integration.provider))?;
-                let mut params = integration.params.clone();
-                params.insert("client_id".to_owned(), integration.client_id.clone());
-                (provider.resolve(&params).map_err(misfit)?, provider.display_name.clone())
-            }
+        let (provider, provider_name) = if let Some(issuer) = &integration.issuer {
+            (discovery::unknown_provider(&integration, issuer)?, issuer.clone())
+        } else {
+            let provider = self.shared.catalogue.get(&integration.provider);
+            let provider = provider.ok_or_else(|| Error::not_found("provider", &integration.provider))?;
+            let mut params = integration.params.clone();
+            params.insert("client_id".to_owned(), integration.client_id.clone());
+            let resolved = provider.resolve(&params).map_err(|error| Error::invalid(error.to_string()))?;
+            (resolved, provider.display_name.clone())
         };
         Ok(Party { integration, provider, provider_name, client, assertion_issuer, sends_iss: false })
     }

@@ -114,7 +114,7 @@ enum StageDto<'a> {
     },
     Exchanging,
     AwaitingConfirmation {
-        obtained: ObtainedDto<'a>,
+        obtained: Box<ObtainedDto<'a>>,
         code: ProofHash,
         refused: u8,
     },
@@ -164,9 +164,11 @@ impl<'a> From<&'a Stage> for StageDto<'a> {
                 Self::Redirected { outbound: outbound.into(), browser: *browser }
             }
             Stage::Exchanging => Self::Exchanging,
-            Stage::AwaitingConfirmation { obtained, code, refused } => {
-                Self::AwaitingConfirmation { obtained: obtained.into(), code: *code, refused: *refused }
-            }
+            Stage::AwaitingConfirmation { obtained, code, refused } => Self::AwaitingConfirmation {
+                obtained: Box::new(obtained.as_ref().into()),
+                code: *code,
+                refused: *refused,
+            },
             Stage::DevicePolling(DevicePoll { device_code, user_code, verification_uri, interval, next_poll_at }) => {
                 Self::DevicePolling(DevicePollDto {
                     device_code: device_code.into(),
@@ -190,7 +192,7 @@ impl From<StageDto<'_>> for Stage {
             StageDto::Redirected { outbound, browser } => Self::Redirected { outbound: outbound.into(), browser },
             StageDto::Exchanging => Self::Exchanging,
             StageDto::AwaitingConfirmation { obtained, code, refused } => {
-                Self::AwaitingConfirmation { obtained: obtained.into(), code, refused }
+                Self::AwaitingConfirmation { obtained: Box::new((*obtained).into()), code, refused }
             }
             StageDto::DevicePolling(poll) => Self::DevicePolling(DevicePoll {
                 device_code: poll.device_code.into(),

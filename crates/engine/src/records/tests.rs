@@ -233,7 +233,7 @@ fn stage() -> impl Strategy<Value = Stage> {
         (outbound(), proof()).prop_map(|(outbound, browser)| Stage::Redirected { outbound, browser }),
         Just(Stage::Exchanging),
         (obtained, proof(), any::<u8>()).prop_map(|(obtained, code, refused)| Stage::AwaitingConfirmation {
-            obtained,
+            obtained: Box::new(obtained),
             code,
             refused
         }),
@@ -332,8 +332,8 @@ impl Hidden for AuthorizationRequest {
             Stage::Redirected { outbound: sent, browser } => {
                 [outbound(sent), vec![format!("{:?}", browser.0)]].concat()
             }
-            Stage::AwaitingConfirmation { obtained: Obtained { tokens, companion, .. }, code, .. } => {
-                let sets = tokens.iter().chain(companion);
+            Stage::AwaitingConfirmation { obtained, code, .. } => {
+                let sets = obtained.tokens.iter().chain(&obtained.companion);
                 sets.flat_map(Hidden::hidden).chain([format!("{:?}", code.0)]).collect()
             }
             Stage::DevicePolling(poll) => vec![plain(Some(&poll.device_code)), plain(Some(&poll.user_code))],

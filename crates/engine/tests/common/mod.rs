@@ -34,6 +34,8 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     pub provider: FakeProvider,
     pub store: Arc<Switchable>,
+    /// Providers beside `fake`, for engines started from now on.
+    pub providers: Vec<tokenkeep_core::Provider>,
     rotation: Rotation,
 }
 
@@ -46,7 +48,7 @@ impl World {
         let clock = Arc::new(ManualClock::default());
         let rotation = config.rotation;
         let provider = FakeProvider::start(clock.clone(), config).await;
-        Self { clock, provider, store: Arc::new(Switchable::default()), rotation }
+        Self { clock, provider, store: Arc::new(Switchable::default()), providers: Vec::new(), rotation }
     }
 
     /// One more instance. `seed` makes its ids its own.
@@ -59,7 +61,7 @@ impl World {
             barrier: Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], entropy.clone()),
             transport: Arc::new(transport),
             pacer: Some(pacer),
-            catalogue: Catalogue::with(vec![self.catalogue_entry()]).unwrap(),
+            catalogue: Catalogue::with([vec![self.catalogue_entry()], self.providers.clone()].concat()).unwrap(),
             journal_dir,
             clock: self.clock.clone(),
             entropy,
@@ -69,7 +71,7 @@ impl World {
         Engine::start(parts, settings).await.unwrap()
     }
 
-    fn catalogue_entry(&self) -> tokenkeep_core::Provider {
+    pub fn catalogue_entry(&self) -> tokenkeep_core::Provider {
         let base = self.provider.url("/");
         let base = base.as_str().trim_end_matches('/');
         let rotation = match self.rotation {
@@ -84,7 +86,7 @@ impl World {
         let text = format!(
             "id = \"fake\"\ndisplay_name = \"Fake\"\nauthorize_url = \"{base}/authorize\"\ntoken_url = \"{base}/token\"\n\
              rotation = {rotation}\nmargin = 300\nrevoke = {{ method = \"rfc7009\", url = \"{base}/revoke\" }}\n\
-             device_authorization_url = \"{base}/device\"\n"
+             device_authorization_url = \"{base}/device\"\nissuer = \"{base}\"\n"
         );
         parse_provider_toml("fake", &text).unwrap()
     }
