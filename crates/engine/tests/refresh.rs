@@ -325,6 +325,12 @@ async fn what_has_no_integration_is_served_until_it_dies() {
     assert_eq!(text(&read().await.unwrap()), "ya29");
     t.expire();
     assert_eq!(read().await.unwrap_err().code(), "integration_missing");
+    let refresh = |id: ConnectionId| {
+        let engine = t.engine.clone();
+        async move { engine.connections().refresh(&Caller::Local, &id, None).await.unwrap_err().code() }
+    };
+    assert_eq!(refresh(id).await, "integration_missing");
+    assert_eq!(refresh("google/_default/nobody".parse().unwrap()).await, "connection_not_found");
 }
 
 #[tokio::test]

@@ -100,11 +100,11 @@ impl Connections {
     ) -> Result<Arc<Ready>, Error> {
         caller.may_at(Action::Refresh, &id.integration, &id.tenant)?;
         let party = self.party(&id.integration).await?;
-        let Some(reported) = if_generation else { return self.refreshed(id, party, Wanted::Refreshed).await };
-        if let Some(ready) = self.younger_than(id, reported) {
+        if let Some(ready) = if_generation.and_then(|reported| self.younger_than(id, reported)) {
             return Ok(ready);
         }
         let current = self.look(id).await?;
+        let Some(reported) = if_generation else { return self.refreshed(id, party, Wanted::Refreshed).await };
         if let Some(ready) = current.as_ref().filter(|ready| ready.generation > reported) {
             return Ok(ready.clone());
         }
