@@ -1,7 +1,16 @@
 //! Holding and serving, from the terminal, against a provider that rotates.
 
 use crate::home::{Home, browse, provider};
-use tokenkeep_testkit::Config;
+use tokenkeep_testkit::{Config, FakeProvider};
+
+/// Stores tokens of the provider for `alice`.
+fn seed(home: &Home, provider: &FakeProvider) {
+    let issued = provider.seed("alice");
+    let tokens = serde_json::json!({
+        "access_token": issued.access_token, "refresh_token": issued.refresh_token, "expires_in": 3600,
+    });
+    home.feed(&["put", "fake/_default/alice"], &tokens.to_string()).ok();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_stored_served_refreshed_and_forgotten() {
@@ -167,4 +176,44 @@ async fn secrets_stay_where_they_belong() {
             assert!(!content.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret} is in {place}");
         }
     }
+}
+
+/// What has begun when the server is told to end is finished, and is there at the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_under_way_is_finished_before_the_end() {
+    let provider = provider(Config::default()).await;
+    let home = Home::with(&provider);
+    let server = home.serve();
+    seed(&home, &provider);
+    let gate = provider.hold_reply();
+    let refresh = home.start(&["refresh", "fake/_default/alice"]);
+    gate.arrived().await;
+    server.tell_to_end();
+    gate.release();
+    assert!(server.wait().success());
+    let (said, status) = refresh.end();
+    assert!(status.success() && said.contains("generation 2"), "{said}");
+
+    let _server = home.serve();
+    assert!(home.run(&["status", "fake/_default/alice", "--json"]).ok().contains("\"generation\": 2"));
+    assert_eq!(provider.calls(), 1);
+}
+
+/// Told twice, it does not wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn told_again_it_ends_at_once() {
+    let provider = provider(Config::default()).await;
+    let home = Home::with(&provider);
+    let mut server = home.serve();
+    seed(&home, &provider);
+    let gate = provider.hold_reply();
+    let refresh = home.start(&["refresh", "fake/_default/alice"]);
+    gate.arrived().await;
+    // A signal that comes before the last one was heard counts as one with it.
+    while server.is_there() {
+        server.tell_to_end();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.wait().code(), Some(1));
+    assert!(!refresh.end().1.success());
 }

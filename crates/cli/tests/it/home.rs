@@ -196,11 +196,31 @@ impl Server {
         Some(line.split_whitespace().find(|word| word.starts_with("tk_"))?.to_owned())
     }
 
-    /// Tells it to end, and waits until it has.
-    pub(crate) fn end(mut self) -> ExitStatus {
+    /// Tells it to end.
+    pub(crate) fn tell_to_end(&self) {
         let process = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// How it ends.
+    pub(crate) fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_there(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub(crate) fn end(self) -> ExitStatus {
+        self.tell_to_end();
+        self.wait()
+    }
+
+    /// What the kernel says of it, in `/proc`.
+    pub(crate) fn proc(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap()
     }
 
     /// As a power cut would.

@@ -113,3 +113,13 @@ fn some_commands_need_no_server() {
     assert!(home.run(&["config", "check"]).fails(1).contains("/nonexistent"));
     assert!(home.run(&["doctor"]).code == 1);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn no_core_dump_can_be_made_of_it() {
+    let home = Home::new();
+    let server = home.serve();
+    let limits = server.proc("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+}
