@@ -453,8 +453,8 @@ pub(crate) enum Config {
 pub(crate) enum SecretKind {
     /// 32 random bytes
     Random,
-    /// A key for [sealing]
+    /// A key for `[sealing]`
     SealingKey,
-    /// A key for [[key]] or TOKENKEEP_ADMIN_KEY
+    /// A key for `[[key]]` or TOKENKEEP_ADMIN_KEY
     ApiKey,
 }

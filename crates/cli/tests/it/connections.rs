@@ -1,6 +1,7 @@
 //! Holding and serving, from the terminal, against a provider that rotates.
 
 use crate::home::{Home, browse, provider};
+use tokenkeep_core::Rotation;
 use tokenkeep_testkit::{Config, FakeProvider};
 
 /// Stores tokens of the provider for `alice`.
@@ -118,6 +119,17 @@ async fn a_seed_begins_and_is_ignored_ever_after() {
     assert_eq!(home.run(&["token", "fake", "--subject", "alice"]).ok(), first);
     server.kill();
     assert!(provider.spent_twice().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_that_does_not_rotate_is_recognised() {
+    let provider = provider(Config::rotating(Rotation::None)).await;
+    let mut home = Home::with(&provider);
+    home.config += "[[connection]]\nprovider = \"fake\"\nrefresh_token_env = \"SEED\"";
+    home.env.push(("SEED".to_owned(), provider.seed("alice").refresh_token.unwrap()));
+    home.serve().kill();
+    home.serve().kill();
+    assert!(home.log().contains("seeded from SEED") && !home.log().contains("is ignored"), "{}", home.log());
 }
 
 /// Nothing secret is in any log line, whatever its level, nor in the database or the journal.
