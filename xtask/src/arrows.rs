@@ -53,7 +53,11 @@ struct Kept {
 
 const KEPT: &[Kept] = &[
     Kept { library: "sqlx", to: &["tokenkeep-store"], because: "only stores know databases" },
-    Kept { library: "axum", to: &["tokenkeep-server", "tokenkeep-testkit"], because: "only the server knows axum" },
+    Kept {
+        library: "axum",
+        to: &["tokenkeep-server", "tokenkeep-testkit", "tokenkeep-bench"],
+        because: "only the server knows axum (the harness measures a bare one)",
+    },
     Kept { library: "tower-http", to: &["tokenkeep-server"], because: "only the server answers HTTP" },
     Kept { library: "utoipa", to: &["tokenkeep-server"], because: "only the server describes HTTP" },
     Kept {

@@ -60,7 +60,6 @@ pub struct AuthorizationRequest {
 }
 
 /// How far a connect got.
-#[expect(clippy::large_enum_variant, reason = "one of them is alive at a time, and for a moment")]
 #[derive(Clone, Debug)]
 pub enum Stage {
     /// Nobody has opened the link yet.
