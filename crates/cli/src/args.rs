@@ -207,7 +207,7 @@ pub(crate) struct List {
     #[arg(long)]
     pub(crate) status: Option<String>,
     /// At most so many [default: all]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
     #[command(flatten)]
     pub(crate) output: Output,

@@ -20,6 +20,9 @@ use crate::{
 /// How often the server is asked how far it got.
 const POLL: Duration = Duration::from_secs(1);
 
+/// What stands for the status where Ctrl-C ended the waiting; no server says so.
+const INTERRUPTED: &str = "interrupted";
+
 #[derive(Deserialize)]
 struct Started {
     connect_id: String,
@@ -80,7 +83,10 @@ pub(super) async fn run(context: &Context, connect: args::Connect) -> Result<()>
     match view.status.as_str() {
         "connected" if connect.output.json => Ok(()),
         "connected" => out::line(format_args!("{id}: connected")),
-        "pending" => {
+        "pending" if patience > 0 => {
+            bail!("{id}: nobody consented within {patience} s; the link goes on being valid until it is used")
+        }
+        "pending" | INTERRUPTED => {
             out::note("Not waiting; the link goes on being valid until it is used.");
             Ok(())
         }
@@ -135,7 +141,6 @@ async fn wait(client: &Client, connect_id: &str, patience: Duration) -> Result<V
     spinner.enable_steady_tick(Duration::from_millis(100));
     let clock = SystemClock;
     let until = clock.now().boot + patience;
-    let pending = || View { status: "pending".to_owned(), error: None };
     let view = loop {
         let view: View = client.fetch(Call::get(path.as_str())).await?;
         if view.status != "pending" || clock.now().boot >= until {
@@ -143,7 +148,7 @@ async fn wait(client: &Client, connect_id: &str, patience: Duration) -> Result<V
         }
         tokio::select! {
             () = clock.sleep(POLL) => {}
-            _ = tokio::signal::ctrl_c() => break pending(),
+            _ = tokio::signal::ctrl_c() => break View { status: INTERRUPTED.to_owned(), error: None },
         }
     };
     spinner.finish_and_clear();

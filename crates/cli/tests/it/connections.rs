@@ -88,6 +88,18 @@ async fn a_user_connects_in_a_browser_while_the_command_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn waiting_has_an_end() {
+    let provider = provider(Config::default()).await;
+    let home = Home::with(&provider);
+    let _server = home.serve();
+    assert!(home.run(&["connect", "fake", "--wait", "0"]).ok().contains("/connect/"));
+    let started: serde_json::Value =
+        serde_json::from_str(&home.run(&["connect", "fake", "--wait", "0", "--json"]).ok()).unwrap();
+    assert_eq!(started["status"], "pending");
+    assert!(home.run(&["connect", "fake", "--wait", "1"]).fails(1).contains("nobody consented"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_connects_at_once() {
     let provider = provider(Config::default()).await;
     let home = Home::with(&provider);
