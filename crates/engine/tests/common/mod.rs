@@ -181,6 +181,8 @@ pub struct Switchable {
     pub down: AtomicBool,
     /// Connections are not written.
     pub refuses_writes: AtomicBool,
+    /// Connects are not written.
+    pub refuses_connects: AtomicBool,
 }
 
 impl Switchable {
@@ -206,7 +208,12 @@ impl Store for Switchable {
     fn put<'a>(&'a self, record: &'a Record, expect: Expect<'a>) -> BoxFuture<'a, Result<Put, StoreError>> {
         Box::pin(async move {
             self.up()?;
-            if record.key.kind == Kind::Connection && self.refuses_writes.load(SeqCst) {
+            let refused = match record.key.kind {
+                Kind::Connection => &self.refuses_writes,
+                Kind::AuthorizationRequest => &self.refuses_connects,
+                _ => return self.inner.put(record, expect).await,
+            };
+            if refused.load(SeqCst) {
                 return Err(unavailable());
             }
             self.inner.put(record, expect).await
