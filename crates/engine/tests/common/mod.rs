@@ -181,12 +181,17 @@ pub struct Switchable {
     pub down: AtomicBool,
     /// Connections are not written.
     pub refuses_writes: AtomicBool,
+    /// Others come in between, as with a store over a network.
+    pub lets_others_in: AtomicBool,
     /// Connects are not written.
     pub refuses_connects: AtomicBool,
 }
 
 impl Switchable {
-    fn up(&self) -> Result<(), StoreError> {
+    async fn up(&self) -> Result<(), StoreError> {
+        if self.lets_others_in.load(SeqCst) {
+            tokio::task::yield_now().await;
+        }
         if self.down.load(SeqCst) { Err(unavailable()) } else { Ok(()) }
     }
 }
@@ -201,13 +206,13 @@ impl Store for Switchable {
     }
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.inner.get(key).await
         })
     }
     fn put<'a>(&'a self, record: &'a Record, expect: Expect<'a>) -> BoxFuture<'a, Result<Put, StoreError>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             let refused = match record.key.kind {
                 Kind::Connection => &self.refuses_writes,
                 Kind::AuthorizationRequest => &self.refuses_connects,
@@ -226,13 +231,13 @@ impl Store for Switchable {
         keep_until: Timestamp,
     ) -> BoxFuture<'a, Result<Put, StoreError>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.inner.delete(tombstone, version, keep_until).await
         })
     }
     fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.inner.list(query).await
         })
     }
@@ -244,23 +249,23 @@ impl Store for Switchable {
         until: Timestamp,
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.inner.claim(kind, due_before, limit, until).await
         })
     }
     fn count<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Count, StoreError>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.inner.count(query).await
         })
     }
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.inner.sweep(now).await
         })
     }
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { self.up() })
+        Box::pin(async move { self.up().await })
     }
 }

@@ -106,6 +106,7 @@ async fn other_instances_learn_of_it_and_an_outage_locks_nobody_out() {
 #[tokio::test]
 async fn the_first_admin_is_made_once() {
     let world = World::new(Rotation::Strict).await;
+    world.store.lets_others_in.store(true, SeqCst);
     let (one, two) = (world.engine(1, None).await, world.engine(2, None).await);
     let (a, b) = tokio::join!(one.keys().ensure_first_admin(None), two.keys().ensure_first_admin(None));
     let mut made: Vec<Secret> = [a.unwrap(), b.unwrap()].into_iter().flatten().collect();

@@ -1,6 +1,10 @@
 //! What these tests share: an engine with the integration `fake`, and browsers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, header::LOCATION};
 use secrecy::ExposeSecret as _;
@@ -41,6 +45,7 @@ impl Stage {
     }
 
     pub(crate) async fn in_world(world: World, put: PutIntegration) -> Self {
+        world.store.lets_others_in.store(true, SeqCst);
         let engine = world.engine(1, None).await;
         engine.integrations().put(&Caller::Local, &fake(), put).await.unwrap();
         Self { world, engine }
