@@ -292,7 +292,9 @@ impl Cache {
         dead.len()
     }
 
+    /// How many tokens and floors there are. Counts exactly, so it is not for the hot path.
     pub(crate) fn entries(&self) -> u64 {
+        self.slots.run_pending_tasks();
         self.slots.entry_count()
     }
 }

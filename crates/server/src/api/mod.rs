@@ -11,7 +11,7 @@ pub(crate) mod subjects;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// What a PUT brought about: 201 with the new thing, 200 with the replaced one.
@@ -24,7 +24,7 @@ impl<T: Serialize> IntoResponse for Created<T> {
     }
 }
 
-/// A time as JSON: RFC 3339, UTC, whole seconds.
+/// A time as JSON: RFC 3339, UTC, whole seconds; never later than it is.
 fn time(at: Timestamp) -> String {
-    at.round(Unit::Second).unwrap_or(at).to_string()
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
