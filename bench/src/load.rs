@@ -85,8 +85,14 @@ pub fn measure(addr: SocketAddr, request: &[u8], shape: Shape) -> anyhow::Result
     }
 }
 
-/// Asks once, to see that the answer is right and how long it is: every later one is as long.
+/// Asks, to see that the answer is right and how long it is: every later one is as long. The first answer after a
+/// pause may come another way than those that follow, so the second counts.
 fn response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize> {
+    one_response_length(addr, request)?;
+    one_response_length(addr, request)
+}
+
+fn one_response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(request)?;

@@ -1,16 +1,31 @@
 //! The accept loop: connections in, bounded in number and in patience; on shutdown none is cut in mid-answer.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper_util::rt::TokioIo;
+use tokenkeep_core::ports::Clock;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 
-use crate::{AppState, auth::Door, fast_lane::FastLane, local};
+use crate::{
+    AppState,
+    auth::Door,
+    fast_lane::{FastLane, LaneBody, LaneFuture},
+    local,
+};
 
 /// Where requests come in.
 #[derive(Debug)]
@@ -26,15 +41,16 @@ pub enum Listener {
 pub struct Limits {
     /// Connections at once; more wait in the listener's backlog.
     pub connections: usize,
-    /// How long a request's head may take to arrive, which is also how long a connection may idle.
-    pub head: Duration,
+    /// How long a connection may go without a new request, whether it idles or sends one too slowly. It is looked at
+    /// in thirds of this, so it may last a third longer.
+    pub quiet: Duration,
     /// How long answers under way may take to finish at shutdown.
     pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 10_000, head: Duration::from_secs(75), drain: Duration::from_secs(30) }
+        Self { connections: 10_000, quiet: Duration::from_secs(75), drain: Duration::from_secs(30) }
     }
 }
 
@@ -62,7 +78,8 @@ pub async fn serve(
         Listener::Tcp(_) => Door::Network,
         Listener::Unix(_) => Door::Local,
     };
-    let house = House { lane: FastLane::new(state, door), http: http(&limits), closing: watch::channel(()).0 };
+    let (lane, closing) = (FastLane::new(state, door), watch::channel(()).0);
+    let house = House { lane, http: http(), closing, clock: Arc::clone(&clock), look: limits.quiet / LOOKS };
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -100,9 +117,12 @@ pub async fn serve(
 
 /// hyper's `pipeline_flush` stays off: it holds an answer back while more bytes lie in the read buffer, and loses the last
 /// one of a connection that ends there.
-fn http(limits: &Limits) -> http1::Builder {
+///
+/// Answers are a few hundred bytes: copying the body behind the head is cheaper than a vectored write. hyper's own
+/// timer for request heads is armed anew for every request; ours is not (see [`House::welcome`]).
+fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_headers(MAX_HEADERS).max_header_size(MAX_HEAD);
+    http.writev(false).max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).header_read_timeout(None);
     http
 }
 
@@ -137,21 +157,52 @@ struct House {
     lane: FastLane,
     http: http1::Builder,
     closing: watch::Sender<()>,
+    clock: Arc<dyn Clock>,
+    /// How often a connection is looked at.
+    look: Duration,
+}
+
+/// So many looks without a new request end a connection.
+const LOOKS: u32 = 3;
+
+/// The lane of one connection, which counts its requests.
+struct Counted {
+    lane: FastLane,
+    requests: Arc<AtomicU64>,
+}
+
+impl Service<Request<Incoming>> for Counted {
+    type Response = Response<LaneBody>;
+    type Error = Infallible;
+    type Future = LaneFuture;
+
+    fn call(&self, request: Request<Incoming>) -> LaneFuture {
+        self.requests.fetch_add(1, Relaxed);
+        Service::call(&self.lane, request)
+    }
 }
 
 impl House {
     /// Serves one connection in a task of its own.
     fn welcome(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, place: OwnedSemaphorePermit) {
-        let connection = self.http.serve_connection(TokioIo::new(stream), self.lane.clone());
-        let mut closing = self.closing.subscribe();
+        let requests = Arc::new(AtomicU64::new(0));
+        let counted = Counted { lane: self.lane.clone(), requests: Arc::clone(&requests) };
+        let connection = self.http.serve_connection(TokioIo::new(stream), counted);
+        let closing = self.closing.subscribe();
+        let (clock, look) = (Arc::clone(&self.clock), self.look);
         tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);
+            let end = until_quiet(clock, look, requests, closing);
             let ended = tokio::select! {
                 biased;
                 ended = connection.as_mut() => ended,
-                _ = closing.changed() => {
+                end = end => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    match end {
+                        End::Closing => connection.await,
+                        // Whoever has not finished a request by now is not going to.
+                        End::Quiet => Ok(()),
+                    }
                 }
             };
             if let Err(error) = ended {
@@ -160,4 +211,31 @@ impl House {
             drop(place);
         });
     }
+}
+
+/// Why a connection is ended from our side.
+enum End {
+    /// We are going down.
+    Closing,
+    /// There was no new request for too long.
+    Quiet,
+}
+
+async fn until_quiet(
+    clock: Arc<dyn Clock>,
+    look: Duration,
+    requests: Arc<AtomicU64>,
+    mut closing: watch::Receiver<()>,
+) -> End {
+    let (mut seen, mut unchanged) = (requests.load(Relaxed), 0);
+    while unchanged < LOOKS {
+        tokio::select! {
+            _ = closing.changed() => return End::Closing,
+            () = clock.sleep(look) => {}
+        }
+        let now = requests.load(Relaxed);
+        unchanged = if now == seen { unchanged + 1 } else { 0 };
+        seen = now;
+    }
+    End::Quiet
 }

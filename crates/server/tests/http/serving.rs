@@ -148,3 +148,33 @@ async fn the_socket_in_the_data_directory_lets_its_owner_in() {
     let _ = serving.stop.send(());
     serving.task.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn whoever_sends_too_slowly_is_sent_away() {
+    let app = TestApp::start().await;
+    let limits = Limits::default();
+    let look = limits.quiet / 3;
+    let (address, serving) = tcp(&app, limits).await;
+    let mut lively = connect(address).await;
+    let mut slow = connect(address).await;
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").await.unwrap();
+    let mut byte = [0; 1];
+    let mut closed = std::pin::pin!(slow.read(&mut byte));
+    for looks in 0.. {
+        assert!(looks < 100, "it was never sent away");
+        lively.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        read(&mut lively).await;
+        tokio::select! {
+            biased;
+            end = &mut closed => {
+                assert_eq!(end.unwrap(), 0);
+                break;
+            }
+            () = tokio::task::yield_now() => app.clock.advance(look),
+        }
+    }
+    lively.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(read(&mut lively).await.1, r#"{"status":"live"}"#);
+    let _ = serving.stop.send(());
+    serving.task.await.unwrap().unwrap();
+}
