@@ -265,8 +265,8 @@ impl Engine {
     /// Whether this instance can serve, and what it does without.
     pub async fn health(&self) -> Health {
         let store = match self.shared.records.store().ping().await {
-            Ok(()) => Part::Ok,
-            Err(_) => Part::Unavailable,
+            Ok(()) if !self.shared.records.refuses_writes() => Part::Ok,
+            _ => Part::Unavailable,
         };
         let journal = match self.connections.flights.kept.is_writable().await {
             None => Part::None,

@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct Health {
     /// The whole of it.
     pub status: HealthStatus,
-    /// Whether the store answers.
+    /// Whether the store answers, and takes what is written.
     pub store: Part,
     /// Whether other instances are heard of at once.
     pub bus: Part,

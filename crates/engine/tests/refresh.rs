@@ -424,7 +424,7 @@ async fn a_reply_the_store_refuses_is_served_once_and_committed_by_the_next_proc
     let ready = reader.await.unwrap().unwrap();
     assert!(t.world.provider.is_access_live(text(&ready)));
     assert_eq!(text(&t.token().await.unwrap()), text(&ready));
-    assert_eq!(t.engine.health().await.status, HealthStatus::Ready);
+    assert_eq!(t.engine.health().await.status, HealthStatus::Degraded, "it answers, and takes nothing");
     t.engine.shutdown(Duration::ZERO).await;
 
     t.world.store.refuses_writes.store(false, SeqCst);
@@ -483,4 +483,27 @@ async fn clean_up_takes_what_is_dead_and_nothing_else() {
     let status = t.status().await;
     assert!(status.has_refresh_token, "a refresh token is never cleaned away");
     assert_eq!(t.engine.cleanup(&Caller::Local).await.unwrap().tokens_dropped, 0);
+}
+
+#[tokio::test]
+async fn nothing_that_holds_a_secret_shows_it() {
+    let t = TestEngine::new(Rotation::Strict).await;
+    let ready = t.token().await.unwrap();
+    let tokens = PutTokens {
+        access_token: Some("canary-access".into()),
+        refresh_token: Given::Value("canary-refresh".into()),
+        ..bare()
+    };
+    let integration = put_fake();
+    let error = t.engine.connections().put(&Caller::Local, &alice(), bare(), PutMode::default()).await.unwrap_err();
+    let shown = format!(
+        "{:?} {ready:?} {tokens:?} {integration:?} {error:?} {:?} {:?}",
+        t.engine,
+        t.status().await,
+        t.engine.integrations().get(&Caller::Local, &fake()).await
+    );
+    for secret in [text(&ready), t.seed.as_str(), "canary-access", "canary-refresh", "fake-client-secret"] {
+        assert!(!shown.contains(secret), "{secret} shows in {shown}");
+    }
+    assert!(!t.engine.metrics().render().contains(text(&ready)));
 }

@@ -8,11 +8,15 @@ mod held;
 mod integration;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokenkeep_core::{
+    Boot,
     ports::{
         Clock, Cursor, Expect, Filter, LabelName, Put, Query, Record, RecordKey, Scope, SealingKeyId, Store,
         StoreError, Version,
@@ -29,6 +33,9 @@ use crate::barrier::{Barrier, OpenError, Place};
 /// copies, another instance's memory.
 pub const TOMBSTONE_LIFE: Duration = Duration::from_hours(30 * 24);
 
+/// A refused write says something about the store for so long.
+const REFUSAL_COUNTS: Duration = Duration::from_mins(1);
+
 /// Reads and writes aggregates. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Records {
@@ -36,6 +43,7 @@ pub struct Records {
     barrier: Arc<Barrier>,
     clock: Arc<dyn Clock>,
     hash_subjects: bool,
+    refusal: Arc<Mutex<Option<Boot>>>,
 }
 
 /// What a read showed.
@@ -136,7 +144,7 @@ struct Remains<R> {
 impl Records {
     /// `hash_subjects`: whether labels that name a person are hashed (`[store] hash_labels`).
     pub fn new(store: Arc<dyn Store>, barrier: Arc<Barrier>, clock: Arc<dyn Clock>, hash_subjects: bool) -> Self {
-        Self { store, barrier, clock, hash_subjects }
+        Self { store, barrier, clock, hash_subjects, refusal: Arc::default() }
     }
 
     /// How label values are written, for [`Filter::Label`].
@@ -178,7 +186,7 @@ impl Records {
             labels,
             ..self.seal(T::key_of(value.id()), &value.encode())
         };
-        self.store.put(&record, expect).await
+        self.noted(self.store.put(&record, expect).await)
     }
 
     /// Puts a tombstone in the place of the record of `version`. It is kept for [`TOMBSTONE_LIFE`].
@@ -194,7 +202,22 @@ impl Records {
             deleted: true,
             ..self.seal(T::key_of(id), &wire::encode(&Remains { remembered }))
         };
-        self.store.delete(&tombstone, version, keep_until).await
+        self.noted(self.store.delete(&tombstone, version, keep_until).await)
+    }
+
+    /// Whether the store refused the last write, less than a minute ago: it may well answer reads all the while.
+    pub fn refuses_writes(&self) -> bool {
+        let now = self.clock.now().boot;
+        self.refusal().is_some_and(|at| now.since(at) < REFUSAL_COUNTS)
+    }
+
+    fn noted(&self, written: Result<Put, StoreError>) -> Result<Put, StoreError> {
+        *self.refusal() = written.is_err().then(|| self.clock.now().boot);
+        written
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<Boot>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One page of records. Tombstones are listed with [`Filter::ChangedSince`] only.
