@@ -14,6 +14,7 @@ use tokenkeep_core::{
     ConnectionId, InstanceId,
     ports::{Clock, Entropy, Store, Transport},
     refresh::Held,
+    time::after,
 };
 use tokio::task::JoinHandle;
 
@@ -32,7 +33,7 @@ use crate::{
     kept::KeptReplies,
     keys::Keys,
     metrics::Metrics,
-    records::{Records, decode_held},
+    records::{Records, TOMBSTONE_LIFE, decode_held},
     shared::Shared,
     stats::Stats,
     transport::Pacer,
@@ -173,6 +174,12 @@ impl Engine {
 
     async fn commit(self, entries: Vec<Entry>) {
         for entry in entries {
+            // The tombstone that would tell what was deleted meanwhile may be gone: what is that old stays gone, too.
+            if after(entry.recorded_at, TOMBSTONE_LIFE) < self.shared.now().wall {
+                tracing::warn!(integration = %entry.connection.integration, "a kept reply is too old to be committed");
+                self.connections.flights.kept.forget(&entry.connection);
+                continue;
+            }
             let held: Held = match decode_held(&entry.payload) {
                 Ok(held) => held,
                 Err(error) => {

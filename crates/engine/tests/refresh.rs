@@ -436,6 +436,25 @@ async fn a_reply_the_store_refuses_is_served_once_and_committed_by_the_next_proc
 }
 
 #[tokio::test]
+async fn a_reply_found_too_late_brings_nobody_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let t = TestEngine::in_world(World::new(Rotation::Strict).await, Some(dir.path().to_owned())).await;
+    t.engine.connections().refresh(&Caller::Local, &alice(), None).await.unwrap();
+    t.engine.shutdown(Duration::ZERO).await;
+    let elsewhere = t.world.engine(2, None).await;
+    elsewhere.connections().delete(&Caller::Local, &alice(), false).await.unwrap();
+    // Long enough for the tombstone to be swept, too.
+    t.world.clock.advance(Duration::from_hours(31 * 24));
+    elsewhere.cleanup(&Caller::Local).await.unwrap();
+    let next = t.world.engine(3, Some(dir.path().to_owned())).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let gone = next.connections().token(&Caller::Local, &alice(), MIN_TTL).await;
+    assert_eq!(gone.unwrap_err().code(), "connection_not_found");
+}
+
+#[tokio::test]
 async fn another_instances_change_is_seen_within_the_soft_life() {
     let t = TestEngine::new(Rotation::Strict).await;
     let other = t.world.engine(2, None).await;
