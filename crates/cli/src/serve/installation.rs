@@ -52,13 +52,22 @@ impl Installation {
 
     /// Brings it to the engine. Answers the first admin key where one was made, to be shown once.
     pub(crate) async fn apply(self, engine: &Engine) -> Result<Option<Secret>> {
-        engine.integrations().sync_config(self.integrations).await.context("[[integration]] cannot be taken over")?;
-        engine.keys().sync_config(self.keys).await.context("[[key]] cannot be taken over")?;
+        sync(self.integrations, self.keys, engine).await?;
         for seed in self.seeds {
             plant(engine, seed).await?;
         }
         engine.keys().ensure_first_admin(self.admin_key).await.context("the first admin key cannot be made")
     }
+
+    /// Brings what may change while the server runs to the engine: the secrets of keys and integrations.
+    pub(super) async fn renew(self, engine: &Engine) -> Result<()> {
+        sync(self.integrations, self.keys, engine).await
+    }
+}
+
+async fn sync(integrations: Vec<ConfigIntegration>, keys: Vec<ConfigKey>, engine: &Engine) -> Result<()> {
+    engine.integrations().sync_config(integrations).await.context("[[integration]] cannot be taken over")?;
+    engine.keys().sync_config(keys).await.context("[[key]] cannot be taken over")
 }
 
 async fn plant(engine: &Engine, seed: Seed) -> Result<()> {

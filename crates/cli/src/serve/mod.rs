@@ -7,6 +7,7 @@ pub(crate) mod installation;
 pub(crate) mod listen;
 mod logging;
 pub(crate) mod sealing_key;
+mod secret_files;
 mod signals;
 pub(crate) mod store;
 
@@ -42,6 +43,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     if let Some(dir) = &global.data_dir {
         config.server.data_dir = Some(dir.clone());
     }
+    let config = Arc::new(config);
     logging::start(&config.log)?;
     hardening::no_core_dumps();
     // From here on a signal is heard: what has begun is ended in order.
@@ -92,6 +94,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     drop(keys);
     let engine = Engine::start(parts, settings).await?;
     let admin_key = installation.apply(&engine).await?;
+    tokio::spawn(secret_files::follow(config.clone(), environment.clone(), engine.clone()));
 
     let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
     let state = AppState::new(engine.clone(), tokenkeep_server::Settings { open_metrics });
