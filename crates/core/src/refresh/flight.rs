@@ -148,11 +148,6 @@ impl Flight {
         flight
     }
 
-    /// Whether it holds a reply that the store does not have.
-    pub fn holds_reply(&self) -> bool {
-        matches!(self.state, State::Keeping(_))
-    }
-
     /// Takes in what happened, answers what to do next.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
         let state = std::mem::replace(&mut self.state, State::Finished);
