@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use tokenkeep_core::ports::{
-    BoxFuture, Count, Expect, Filter, Kind, LabelName, Page, Put, Query, Record, RecordKey, Scope, Store,
+    BoxFuture, Count, Expect, Filter, Kind, LabelName, Page, Put, Query, Reach, Record, RecordKey, Scope, Store,
     StoreDescription, StoreError, Version,
 };
 
@@ -65,7 +65,13 @@ impl fmt::Debug for Memory {
 
 impl Store for Memory {
     fn describe(&self) -> StoreDescription {
-        StoreDescription { name: "memory", location: "this process".into(), durable: false, shared: false }
+        StoreDescription {
+            name: "memory",
+            location: "this process".into(),
+            durable: false,
+            reach: Reach::Process,
+            may_roll_back: false,
+        }
     }
 
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {

@@ -77,14 +77,16 @@ pub enum Kind {
     Integration,
     /// An API key.
     ApiKey,
+    /// A process that serves, or served.
+    Instance,
     /// What the installation keeps about itself (the proof that the root key is the right one).
     Meta,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 5] =
-        [Kind::Connection, Kind::AuthorizationRequest, Kind::Integration, Kind::ApiKey, Kind::Meta];
+    pub const ALL: [Kind; 6] =
+        [Kind::Connection, Kind::AuthorizationRequest, Kind::Integration, Kind::ApiKey, Kind::Instance, Kind::Meta];
 
     /// The stored name.
     pub fn as_str(self) -> &'static str {
@@ -93,6 +95,7 @@ impl Kind {
             Kind::AuthorizationRequest => "authorization_request",
             Kind::Integration => "integration",
             Kind::ApiKey => "api_key",
+            Kind::Instance => "instance",
             Kind::Meta => "meta",
         }
     }
@@ -280,8 +283,24 @@ pub struct StoreDescription {
     pub location: String,
     /// Whether a committed write survives the end of the process and the loss of power.
     pub durable: bool,
-    /// Whether instances on several machines may use it at once.
-    pub shared: bool,
+    /// Who may use it at once.
+    pub reach: Reach,
+    /// Whether a write it confirmed may be gone after a failover, or after the loss of its machine: then a refresh
+    /// token can be spent twice within such a failover, and what was received is healed from the journals.
+    pub may_roll_back: bool,
+}
+
+/// Who may use a store at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This process.
+    Process,
+    /// The processes of one machine.
+    Machine,
+    /// Instances anywhere, but only one of them may write.
+    OneWriter,
+    /// Instances anywhere.
+    Network,
 }
 
 /// Why a store did not answer. None of these says anything about whether a record exists.

@@ -37,7 +37,8 @@ use jiff::Timestamp;
 pub use open::{APPLICATION_ID, OpenError, SCHEMA_VERSION};
 use sqlx::SqlitePool;
 use tokenkeep_core::ports::{
-    BoxFuture, Count, Expect, Kind, Page, Put, Query, Record, RecordKey, Store, StoreDescription, StoreError, Version,
+    BoxFuture, Count, Expect, Kind, Page, Put, Query, Reach, Record, RecordKey, Store, StoreDescription, StoreError,
+    Version,
 };
 
 use self::{
@@ -84,7 +85,13 @@ impl fmt::Debug for Sqlite {
 
 impl Store for Sqlite {
     fn describe(&self) -> StoreDescription {
-        StoreDescription { name: "sqlite", location: self.path.display().to_string(), durable: true, shared: false }
+        StoreDescription {
+            name: "sqlite",
+            location: self.path.display().to_string(),
+            durable: true,
+            reach: Reach::Machine,
+            may_roll_back: false,
+        }
     }
 
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
