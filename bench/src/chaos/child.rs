@@ -104,6 +104,8 @@ async fn start(arguments: &Arguments) -> anyhow::Result<Engine> {
     );
     let parts = Parts {
         store: Arc::new(HoldingStore { inner: Arc::new(store), hold: hold.clone() }),
+        bus: None,
+        shared_cache: None,
         barrier: Barrier::new(&RootKey::parse(SEALING_KEY)?, &[], entropy.clone()),
         transport: Arc::new(HoldingTransport { inner: Arc::new(transport), hold }),
         pacer: Some(pacer),

@@ -23,6 +23,8 @@ async fn engine() -> Engine {
         HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default()).expect("no CA file");
     let parts = Parts {
         store: Arc::new(Memory::new()),
+        bus: None,
+        shared_cache: None,
         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

@@ -34,6 +34,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let transport = HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default())?;
     let parts = Parts {
         store: Arc::new(Memory::new()),
+        bus: None,
+        shared_cache: None,
         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

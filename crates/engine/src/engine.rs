@@ -12,7 +12,7 @@ use std::{
 
 use tokenkeep_core::{
     ConnectionId, InstanceId,
-    ports::{Clock, Entropy, Store, Transport},
+    ports::{Bus, Clock, Entropy, SharedCache, Store, Transport},
     refresh::Held,
     time::after,
 };
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::{
     Caller, Error, Settings,
     barrier::{Barrier, KeyCheckError, verify_or_create},
+    bus,
     catalogue::Catalogue,
     connect::Connect,
     connections::{
@@ -45,6 +46,10 @@ use crate::{
 pub struct Parts {
     /// Where records are kept.
     pub store: Arc<dyn Store>,
+    /// How instances that share the store tell each other what they did. Without it each asks the store more often.
+    pub bus: Option<Arc<dyn Bus>>,
+    /// What instances that share the store leave for each other, sealed.
+    pub shared_cache: Option<Arc<dyn SharedCache>>,
     /// What seals them.
     pub barrier: Barrier,
     /// How providers are reached.
@@ -93,7 +98,8 @@ impl Engine {
     /// Checks the root key, takes over what earlier processes left, and begins to refresh what is due. Must be called
     /// within a tokio runtime.
     pub async fn start(parts: Parts, settings: Settings) -> Result<Self, StartError> {
-        let Parts { store, barrier, transport, pacer, catalogue, journal_dir, clock, entropy } = parts;
+        let Parts { store, bus, shared_cache, barrier, transport, pacer, catalogue, journal_dir, clock, entropy } =
+            parts;
         let barrier = Arc::new(verify_or_create(barrier, &*store, &*clock).await?);
         let instance = InstanceId(entropy.ulid(clock.now()));
         let metrics = Arc::new(Metrics::new());
@@ -102,8 +108,20 @@ impl Engine {
             None => None,
             Some(dir) => Some(open_journal(dir, instance, &barrier, &clock, &entropy)?),
         };
-        let shared =
-            Arc::new(Shared { records, clock, entropy, transport, pacer, catalogue, metrics, instance, settings });
+        let (link, _waiting) = bus::Link::new(bus.is_some());
+        let shared = Arc::new(Shared {
+            records,
+            bus: link,
+            shared_cache,
+            clock,
+            entropy,
+            transport,
+            pacer,
+            catalogue,
+            metrics,
+            instance,
+            settings,
+        });
         let integrations = Integrations::new(shared.clone());
         let kept = KeptReplies::new(journal, shared.metrics.clone());
         let flights = Arc::new(Flights::new(shared.clone(), kept, integrations.clone()));

@@ -17,6 +17,8 @@
 //! let engine = Engine::start(
 //!     Parts {
 //!         store: Arc::new(Memory::new()),
+//!         bus: None,
+//!         shared_cache: None,
 //!         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
 //!         transport: Arc::new(HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default())?),
 //!         pacer: Some(pacer),
@@ -46,6 +48,7 @@
 //! ```
 
 pub mod barrier;
+mod bus;
 mod cache;
 mod caller;
 pub mod catalogue;

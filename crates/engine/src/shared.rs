@@ -5,16 +5,20 @@ use std::{sync::Arc, time::Duration};
 use tokenkeep_core::{
     InstanceId, Now,
     id::Ulid,
-    ports::{Clock, Endpoint, Entropy, Reply, Request, SendError, Transport, TransportError},
+    ports::{Clock, Endpoint, Entropy, Reply, Request, SendError, SharedCache, Transport, TransportError},
 };
 use url::Url;
 
-use crate::{catalogue::Catalogue, metrics::Metrics, records::Records, transport::Pacer};
+use crate::{bus, catalogue::Catalogue, metrics::Metrics, records::Records, transport::Pacer};
 
 /// The world as the engine sees it, and what it was told to be.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) records: Records,
+    /// Tells other instances.
+    pub(crate) bus: bus::Link,
+    /// What other instances may see, too.
+    pub(crate) shared_cache: Option<Arc<dyn SharedCache>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) transport: Arc<dyn Transport>,

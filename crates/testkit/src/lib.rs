@@ -2,6 +2,7 @@
 //!
 //! - [`ManualClock`]: both clocks, told the time by the test.
 //! - [`SeededEntropy`]: the same "random" bytes in every run.
+//! - [`MemoryBus`] and [`MemoryCache`]: what several instances share, cut, lossy, held up or emptied as told.
 //! - [`FakeProvider`]: an OAuth provider on a loopback port that rotates refresh tokens as told, fails as told, and
 //!   remembers every token it ever saw.
 //!
@@ -16,13 +17,17 @@
 //! assert_eq!(clock.now().boot.since(before.boot), Duration::from_secs(60));
 //! ```
 
+mod bus;
 mod clock;
 mod entropy;
 mod provider;
+mod shared_cache;
 
+pub use bus::MemoryBus;
 pub use clock::ManualClock;
 pub use entropy::SeededEntropy;
 pub use provider::{
     Config, FakeProvider, FamilyView, Fault, FaultReply, Gate, Issued, Outcome, Pause, RefreshView, RequiredAuth,
     TokenCall, serve,
 };
+pub use shared_cache::MemoryCache;

@@ -83,6 +83,8 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let settings = settings(&config, public_url.clone());
     let parts = Parts {
         store,
+        bus: None,
+        shared_cache: None,
         barrier: Barrier::new(&keys.active, &keys.retired, entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

@@ -24,7 +24,7 @@ use tokenkeep_engine::{
     transport::{HyperTransport, Pacer, Pacing, TransportOptions},
 };
 use tokenkeep_store::Memory;
-use tokenkeep_testkit::{Config, FakeProvider, ManualClock, SeededEntropy};
+use tokenkeep_testkit::{Config, FakeProvider, ManualClock, MemoryBus, MemoryCache, SeededEntropy};
 
 pub const MIN_TTL: Duration = Duration::from_secs(60);
 const SEALING_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -36,6 +36,10 @@ pub struct World {
     pub store: Arc<Switchable>,
     /// Providers beside `fake`, for engines started from now on.
     pub providers: Vec<tokenkeep_core::Provider>,
+    /// The line to the bus of the engine that is started next; its switches are that engine's.
+    pub bus: Option<MemoryBus>,
+    /// The shared cache of engines started from now on.
+    pub shared_cache: Option<MemoryCache>,
     rotation: Rotation,
 }
 
@@ -48,7 +52,8 @@ impl World {
         let clock = Arc::new(ManualClock::default());
         let rotation = config.rotation;
         let provider = FakeProvider::start(clock.clone(), config).await;
-        Self { clock, provider, store: Arc::new(Switchable::default()), providers: Vec::new(), rotation }
+        let store = Arc::new(Switchable::default());
+        Self { clock, provider, store, providers: Vec::new(), bus: None, shared_cache: None, rotation }
     }
 
     /// One more instance. `seed` makes its ids its own.
@@ -58,6 +63,8 @@ impl World {
         let transport = HyperTransport::new(self.clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
         let parts = Parts {
             store: self.store.clone(),
+            bus: self.bus.clone().map(|bus| Arc::new(bus) as _),
+            shared_cache: self.shared_cache.clone().map(|cache| Arc::new(cache) as _),
             barrier: Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], entropy.clone()),
             transport: Arc::new(transport),
             pacer: Some(pacer),

@@ -71,6 +71,8 @@ impl TestApp {
         change(&mut settings);
         let parts = Parts {
             store: Arc::new(store),
+            bus: None,
+            shared_cache: None,
             barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
             transport: Arc::new(transport),
             pacer: Some(pacer),
