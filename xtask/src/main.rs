@@ -12,6 +12,7 @@ mod papers;
 mod process;
 mod provision;
 mod report;
+mod services;
 mod test;
 mod workspace;
 
@@ -45,6 +46,9 @@ enum Chore {
     },
     /// Formatting, the arrows between crates, the papers' references, clippy, cargo-deny.
     Lint(MissingArgs),
+    /// Servers for development and tests: PostgreSQL, pgbouncer, Redis, a Redis Cluster, a Vault-compatible one.
+    #[command(subcommand)]
+    Services(services::Services),
     /// Everything a merge needs, in the order that fails fastest; stops at the first failure.
     Ci(TestArgs),
 }
@@ -74,6 +78,7 @@ fn main() -> Result<ExitCode> {
         Chore::Bench => (bench::run(&workspace), MissingArgs { allow_missing: false }),
         Chore::Generate { check } => (generate::run(&workspace, check), MissingArgs { allow_missing: false }),
         Chore::Lint(missing) => (lint::run(&workspace), missing),
+        Chore::Services(chore) => return services::run(&workspace, &chore),
         Chore::Ci(args) => (ci(&workspace, args), args.missing),
     };
     Ok(report.finish(missing.allow_missing))

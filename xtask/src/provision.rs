@@ -11,6 +11,7 @@ use std::{
 use crate::{process, workspace::Workspace};
 
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
+const RUSTY_VAULT: (&str, &str) = ("rusty_vault", "0.2.1");
 const OIDC_PROVIDER: (&str, &str) = ("oidc-provider", "9.13.3");
 /// The oldest that runs it, and what is fetched where there is only an older one.
 const NODE: (u32, &str) = (20, "node@22");
@@ -43,6 +44,45 @@ pub(crate) fn cargo_deny(workspace: &Workspace) -> Result<Command, Missing> {
     let mut command = Command::new(program);
     command.current_dir(workspace.path(""));
     Ok(command)
+}
+
+/// The servers that `tokenkeep-services` starts. Debian may start some of them on their usual ports when it installs
+/// them; ours have ports of their own.
+pub(crate) fn services(workspace: &Workspace) -> Result<(), Missing> {
+    let runs = |program: &str| process::succeeds(Command::new(program).arg("--version"));
+    let debian = |folder: &str, program: &str| runs(program) || runs(&format!("{folder}/{program}"));
+    let postgres = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut versions| versions.next().is_some());
+    let packages = [
+        ("postgresql", postgres || runs("postgres")),
+        ("pgbouncer", debian("/usr/sbin", "pgbouncer")),
+        ("redis-server", runs("redis-server")),
+        ("openssl", process::succeeds(Command::new("openssl").arg("version"))),
+    ];
+    let missing: Vec<&str> = packages.iter().filter(|(_, there)| !there).map(|(package, _)| *package).collect();
+    if !missing.is_empty() {
+        debian_packages(&missing, "servers that stores are tested on")?;
+    }
+    rusty_vault(workspace)
+}
+
+/// A server that speaks HashiCorp Vault's API.
+fn rusty_vault(workspace: &Workspace) -> Result<(), Missing> {
+    let (name, version) = RUSTY_VAULT;
+    let (root, build) = (workspace.cache(name), workspace.cache("rusty_vault-build"));
+    let runs = |program: PathBuf| process::succeeds(Command::new(program).arg("--version"));
+    if runs(root.join("bin/rvault")) || runs(PathBuf::from("rvault")) {
+        return Ok(());
+    }
+    if !process::succeeds(Command::new("pkg-config").args(["--exists", "openssl"])) {
+        debian_packages(&["libssl-dev", "pkg-config"], "rusty_vault is built with them")?;
+    }
+    println!("installing {name}@{version} into {} (a Vault-compatible server; about three minutes)", root.display());
+    let mut install = workspace.cargo(&["install", name, "--version", version, "--locked", "--quiet", "--root"]);
+    let installed = process::run(install.arg(&root).env("CARGO_TARGET_DIR", &build)).is_ok_and(|done| done);
+    // As large as our own, and of no use any more.
+    let _ = std::fs::remove_dir_all(build);
+    let by_hand = format!("{name} could not be installed (`cargo install {name} --version {version} --locked`)");
+    if installed { Ok(()) } else { Err(Missing(by_hand)) }
 }
 
 /// node-oidc-provider, installed, and the script that runs it.
@@ -129,7 +169,8 @@ fn debian_packages(names: &[&str], why: &str) -> Result<(), Missing> {
     }
     println!("installing the Debian packages {names_shown} ({why})");
     let mut install = Command::new("apt-get");
-    install.env("DEBIAN_FRONTEND", "noninteractive");
+    // In single-user mode, as it were: servers are installed and not started.
+    install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     install.args(["install", "--yes", "--no-install-recommends", "--quiet=2"]).args(names);
     let update = process::run(Command::new("apt-get").args(["update", "--quiet=2"]));
     let done = update.and_then(|_| process::run(&mut install)).is_ok_and(|done| done);

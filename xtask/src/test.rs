@@ -7,12 +7,21 @@ use anyhow::{Result, bail};
 use crate::{
     process, provision,
     report::{Counts, Outcome, Report},
+    services::{self, ForTests},
     workspace::{Profile, Workspace},
 };
 
 pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
     let mut report = Report::default();
-    report.step("unit and integration tests", || unit_and_integration_tests(workspace));
+    let mut servers = None;
+    report.step("servers for the tests", || {
+        servers = match services::for_tests(workspace)? {
+            Ok(started) => Some(started),
+            Err(missing) => return Ok(Outcome::Missing(missing.0)),
+        };
+        Ok(Outcome::one(true))
+    });
+    report.step("unit and integration tests", || unit_and_integration_tests(workspace, servers.as_ref()));
     report.step("documentation's examples", || doc_tests(workspace));
     report.step("a real provider: node-oidc-provider", || real_provider(workspace, if full { 100 } else { 10 }));
     report.step("chaos: processes killed and frozen", || chaos(workspace, full));
@@ -22,12 +31,19 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
     report
 }
 
-fn unit_and_integration_tests(workspace: &Workspace) -> Result<Outcome> {
+/// Without servers, what does not need them; the profiles are in `.config/nextest.toml`.
+fn unit_and_integration_tests(workspace: &Workspace, servers: Option<&ForTests>) -> Result<Outcome> {
     let nextest = process::succeeds(&mut workspace.cargo(&["nextest", "--version"]));
     // Benches are not run here: they measure, and `clippy` has compiled them.
     let kinds = ["--workspace", "--lib", "--bins", "--tests", "--examples", "--locked", "--no-fail-fast"];
     let mut command = workspace.cargo(if nextest { &["nextest", "run"] } else { &["test"] });
-    counted(command.args(kinds))
+    command.args(kinds);
+    match servers {
+        Some(servers) => servers.told_to(&mut command),
+        None if nextest => command.args(["--profile", "without-servers"]),
+        None => return Ok(Outcome::Missing("without servers, cargo-nextest is needed to leave tests out".to_owned())),
+    };
+    counted(&mut command)
 }
 
 fn doc_tests(workspace: &Workspace) -> Result<Outcome> {

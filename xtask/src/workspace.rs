@@ -60,6 +60,11 @@ impl Workspace {
         self.target.join("xtask").join(name)
     }
 
+    /// A path below the target folder.
+    pub(crate) fn target(&self, relative: &str) -> PathBuf {
+        self.target.join(relative)
+    }
+
     /// Builds every program and answers the one called `name`; all of them, because the harness starts the others.
     pub(crate) fn program(&self, name: &str, profile: Profile) -> Result<Command> {
         let mut build = self.cargo(&["build", "--workspace", "--bins", "--locked"]);

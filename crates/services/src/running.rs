@@ -102,6 +102,17 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     pub const ALL: [Kind; 5] = [Kind::Postgres, Kind::Pgbouncer, Kind::Redis, Kind::RedisCluster, Kind::Vault];
+
+    /// What it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Postgres => "postgres",
+            Kind::Pgbouncer => "pgbouncer",
+            Kind::Redis => "redis",
+            Kind::RedisCluster => "redis-cluster",
+            Kind::Vault => "vault",
+        }
+    }
 }
 
 /// The shared servers, in the hands of whoever started them; they end when this is dropped.
