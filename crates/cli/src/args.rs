@@ -79,6 +79,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         list: Output,
     },
+    /// The processes that serve from one store
+    #[command(args_conflicts_with_subcommands = true)]
+    Instances {
+        #[command(subcommand)]
+        command: Option<Instances>,
+        #[command(flatten)]
+        list: Output,
+    },
     /// Counts by status and provider, cache hits, refresh outcomes
     Stats(Output),
     /// Remove what expired and nothing can renew, now
@@ -420,6 +428,25 @@ pub(crate) enum Keys {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Instances {
+    /// List them
+    List(Output),
+    /// Say that one never comes back with its disk, so that nobody waits for it
+    Forget {
+        /// Its id, as `instances list` shows it
+        id: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Also one that was seen in the last 30 s
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        output: Output,
     },
 }
 

@@ -79,13 +79,17 @@ pub enum Action {
     ReadStats,
     /// Starting a clean-up.
     CleanUp,
+    /// Looking at the instances.
+    ReadInstances,
+    /// Saying that an instance never comes back.
+    ForgetInstance,
     /// Making, listing and removing API keys.
     ManageKeys,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 13] = [
+    pub const ALL: [Action; 15] = [
         Action::ReadToken,
         Action::ReadStatus,
         Action::Refresh,
@@ -98,6 +102,8 @@ impl Action {
         Action::ManageIntegrations,
         Action::ReadStats,
         Action::CleanUp,
+        Action::ReadInstances,
+        Action::ForgetInstance,
         Action::ManageKeys,
     ];
 }
@@ -194,8 +200,8 @@ mod tests {
         let row = |role: Role| Action::ALL.map(|action| if role.allows(action) { 'x' } else { '.' }).iter().collect();
         let matrix: Vec<String> = Role::ALL.map(row).to_vec();
         //                token, status, refresh, put, connect, delete, proxy, sessions,
-        //                integrations: read, manage; stats, clean-up, keys
-        assert_eq!(matrix, ["xxxxxxxxxxxxx", ".xxxxx.xxxxx.", "xxxxxxxx.....", "xx..........."]);
+        //                integrations: read, manage; stats, clean-up; instances: read, forget; keys
+        assert_eq!(matrix, ["xxxxxxxxxxxxxxx", ".xxxxx.xxxxxxx.", "xxxxxxxx.......", "xx............."]);
     }
 
     #[test]

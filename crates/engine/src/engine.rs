@@ -1,7 +1,6 @@
 //! Putting the engine together, starting and ending it.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,30 +10,27 @@ use std::{
 };
 
 use tokenkeep_core::{
-    ConnectionId, InstanceId,
+    InstanceId,
     ports::{Bus, Clock, Entropy, SharedCache, Store, Transport},
-    refresh::Held,
-    time::after,
 };
 use tokio::task::JoinHandle;
 
 use crate::{
     Caller, Error, Settings,
+    adoption::Heir,
     barrier::{Barrier, KeyCheckError, verify_or_create},
     bus,
     catalogue::Catalogue,
     connect::Connect,
-    connections::{
-        Connections,
-        flight::{Flights, Route},
-    },
+    connections::{Connections, flight::Flights},
     health::{Health, HealthStatus, Part},
+    instances::{Instances, Registration, SecondWriter, refuse_second_writer},
     integrations::Integrations,
-    journal::{Abandoned, AdoptError, Entry, Journal, JournalError, Limits, adopt},
+    journal::{self, AdoptError, Journal, JournalError, Limits},
     kept::KeptReplies,
     keys::Keys,
     metrics::Metrics,
-    records::{Records, TOMBSTONE_LIFE, decode_held},
+    records::Records,
     shared::Shared,
     stats::Stats,
     transport::Pacer,
@@ -75,6 +71,12 @@ pub enum StartError {
     /// The journal cannot be used.
     #[error("the journal cannot be used")]
     Journal(#[from] JournalError),
+    /// The store takes one writer only, and has one.
+    #[error(transparent)]
+    SecondWriter(#[from] SecondWriter),
+    /// The store does not say whether another instance writes to it.
+    #[error("it cannot be seen whether another instance writes to the store")]
+    Writers(#[source] Error),
     /// A journal that an earlier process left cannot be taken over.
     #[error("what an earlier process left in its journal cannot be taken over")]
     Adopt(#[from] AdoptError),
@@ -86,6 +88,7 @@ pub enum StartError {
 pub struct Engine {
     shared: Arc<Shared>,
     connections: Connections,
+    instances: Instances,
     integrations: Integrations,
     keys: Keys,
     connect: Connect,
@@ -104,10 +107,15 @@ impl Engine {
         let instance = InstanceId(entropy.ulid(clock.now()));
         let metrics = Arc::new(Metrics::new());
         let records = Records::new(store, barrier.clone(), clock.clone(), settings.hash_labels);
-        let journal = match &journal_dir {
-            None => None,
-            Some(dir) => Some(open_journal(dir, instance, &barrier, &clock, &entropy)?),
+        refuse_second_writer(&records, &*clock).await.map_err(StartError::Writers)??;
+        let (journal, journal_id) = match &journal_dir {
+            None => (None, None),
+            Some(dir) => {
+                let journal = open_journal(dir, instance, &barrier, &clock, &entropy)?;
+                (Some(journal), Some(journal::identity(dir, &*entropy, clock.now())?))
+            }
         };
+        let registration = Registration::new(journal_id, clock.now().wall);
         let (link, _waiting) = bus::Link::new(bus.is_some());
         let shared = Arc::new(Shared {
             records,
@@ -120,6 +128,7 @@ impl Engine {
             catalogue,
             metrics,
             instance,
+            registration,
             settings,
         });
         let integrations = Integrations::new(shared.clone());
@@ -129,9 +138,13 @@ impl Engine {
         let connect = Connect::new(shared.clone(), connections.clone());
         let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone(), connect: connect.clone() };
         let keys = Keys::new(shared.clone());
+        let heir =
+            journal_dir.map(|dir| Arc::new(Heir::new(dir, barrier.clone(), shared.clone(), connections.clone())));
+        let instances = Instances::new(shared.clone(), connections.flights.clone(), heir.clone());
         let engine = Self {
             shared,
             connections,
+            instances,
             integrations,
             keys,
             connect,
@@ -139,8 +152,11 @@ impl Engine {
             ending: Arc::default(),
             tasks: Arc::default(),
         };
-        if let Some(dir) = journal_dir {
-            engine.adopt(&dir, &barrier).await?;
+        if let Err(error) = engine.instances.begin().await {
+            tracing::warn!(%error, "the other instances cannot be seen yet");
+        }
+        if let Some(heir) = &heir {
+            heir.adopt().await?;
         }
         if let Err(error) = engine.keys.reload().await {
             tracing::warn!(%error, "the API keys cannot be read yet: none is known");
@@ -152,6 +168,8 @@ impl Engine {
             tokio::spawn(engine.connect.clone().poll()),
         ];
         engine.tasks().extend(tasks);
+        engine.tasks().extend(heir.map(|heir| tokio::spawn(heir.follow())));
+        engine.instances.start();
         Ok(engine)
     }
 
@@ -159,67 +177,14 @@ impl Engine {
         self.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Takes over the replies that processes which are gone could not commit. They are durable in our own journal
-    /// before anything is served, and committed one by one.
-    async fn adopt(&self, dir: &Path, barrier: &Arc<Barrier>) -> Result<(), StartError> {
-        let (dir, barrier, own) = (dir.to_owned(), barrier.clone(), self.shared.instance);
-        let found = tokio::task::spawn_blocking(move || {
-            let mut found = Vec::new();
-            for mut abandoned in adopt(&dir, own, &barrier)?.abandoned {
-                let entries = newest_entries(&mut abandoned)?;
-                found.push((abandoned, entries));
-            }
-            Ok::<_, AdoptError>(found)
-        })
-        .await;
-        let Ok(found) = found else { return Ok(()) };
-        let flights = &self.connections.flights;
-        let Some(journal) = flights.kept.journal() else { return Ok(()) };
-        for (abandoned, entries) in found? {
-            let instance = abandoned.instance();
-            if let Err(error @ AdoptError::Unreadable { .. }) = abandoned.carry_over(journal, &entries).await {
-                // Its readable entries are safe in ours by now; the file stays for whoever has the key.
-                tracing::error!(%error, "a journal was taken over in part");
-                continue;
-            }
-            flights.is_gone(instance);
-            tracing::info!(%instance, replies = entries.len(), "took over the journal of a process that is gone");
-            let engine = self.clone();
-            tokio::spawn(async move { engine.commit(entries).await });
-        }
-        Ok(())
-    }
-
-    async fn commit(self, entries: Vec<Entry>) {
-        for entry in entries {
-            // The tombstone that would tell what was deleted meanwhile may be gone: what is that old stays gone, too.
-            if after(entry.recorded_at, TOMBSTONE_LIFE) < self.shared.now().wall {
-                tracing::warn!(integration = %entry.connection.integration, "a kept reply is too old to be committed");
-                self.connections.flights.kept.forget(&entry.connection);
-                continue;
-            }
-            let held: Held = match decode_held(&entry.payload) {
-                Ok(held) => held,
-                Err(error) => {
-                    tracing::error!(integration = %entry.connection.integration, %error, "a kept reply cannot be read");
-                    continue;
-                }
-            };
-            let id = &entry.connection.integration;
-            let policy = self.connections.policy(id).await;
-            let party = self.connections.party(id).await.ok().flatten();
-            let progress = self.connections.flights.resume(held, Route { policy, party });
-            // One after the other, but none waits for a store that is down: its flight goes on by itself.
-            tokio::select! {
-                () = landed(progress) => {}
-                () = self.shared.clock.sleep(Duration::from_secs(1)) => {}
-            }
-        }
-    }
-
     /// The use cases of connections.
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// The use cases of instances.
+    pub fn instances(&self) -> &Instances {
+        &self.instances
     }
 
     /// The use cases of integrations.
@@ -298,7 +263,7 @@ impl Engine {
             Some(true) => Part::Ok,
             Some(false) => Part::Unavailable,
         };
-        let status = if self.ending.load(SeqCst) {
+        let status = if self.ending.load(SeqCst) || self.shared.registration.is_forgotten() {
             HealthStatus::NotReady
         } else if store == Part::Unavailable || journal == Part::Unavailable {
             HealthStatus::Degraded
@@ -315,7 +280,7 @@ impl Engine {
     }
 
     /// Begins nothing any more, and waits for what is under way: exchanges finish and commit, for `patience` at
-    /// most. What cannot be committed by then lies in the journal.
+    /// most. What cannot be committed by then lies in the journal. The others are told which of the two it was.
     pub async fn shutdown(&self, patience: Duration) {
         self.ending.store(true, SeqCst);
         for task in self.tasks().drain(..) {
@@ -334,6 +299,7 @@ impl Engine {
         if let Some(journal) = self.connections.flights.kept.journal() {
             journal.clone().close().await;
         }
+        self.instances.leave().await;
     }
 }
 
@@ -345,13 +311,4 @@ fn open_journal(
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Journal, JournalError> {
     Journal::open(dir, instance, Limits::default(), barrier.clone(), clock.clone(), entropy.clone())
-}
-
-/// The last entry of each connection: earlier ones are what it was spent from.
-fn newest_entries(abandoned: &mut Abandoned) -> Result<Vec<Entry>, AdoptError> {
-    let mut newest: HashMap<ConnectionId, Entry> = HashMap::new();
-    while let Some(entry) = abandoned.next_entry()? {
-        newest.insert(entry.connection.clone(), entry);
-    }
-    Ok(newest.into_values().collect())
 }

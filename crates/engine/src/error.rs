@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use tokenkeep_core::{ConnectionId, IntegrationId, InvalidIdentifier, change::StaleRefreshToken, ports::StoreError};
+use tokenkeep_core::{
+    ConnectionId, InstanceId, IntegrationId, InvalidIdentifier, change::StaleRefreshToken, ports::StoreError,
+};
 
 use crate::records::RecordError;
 
@@ -21,7 +23,7 @@ pub enum Error {
     /// There is no such thing.
     #[error("there is no {what} `{id}`")]
     NotFound {
-        /// `connection`, `integration`, `key`, `connect`, `provider`.
+        /// `connection`, `integration`, `key`, `connect`, `provider`, `instance`.
         what: &'static str,
         /// Its id, as the caller gave it.
         id: String,
@@ -38,6 +40,9 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// It was seen at work a moment ago, so it is not to be given up.
+    #[error("the instance {0} may be alive: its record moved in the last 30 s; force it if its disk never comes back")]
+    InstanceAlive(InstanceId),
     /// The refresh token is known to be spent.
     #[error(transparent)]
     StaleRefreshToken(#[from] StaleRefreshToken),
@@ -169,9 +174,11 @@ impl Error {
             Error::NotFound { what: "provider", .. } => "provider_not_found",
             Error::NotFound { what: "connect", .. } => "connect_not_found",
             Error::NotFound { what: "key", .. } => "key_not_found",
+            Error::NotFound { what: "instance", .. } => "instance_not_found",
             Error::NotFound { .. } => "not_found",
             Error::AlreadyThere { .. } => "already_there",
             Error::Conflict { .. } => "conflict",
+            Error::InstanceAlive(_) => "instance_alive",
             Error::StaleRefreshToken(_) => "stale_refresh_token",
             Error::ManagedByConfig { .. } => "managed_by_config",
             Error::ReauthRequired { .. } => "reauth_required",

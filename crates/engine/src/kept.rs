@@ -80,6 +80,12 @@ impl KeptReplies {
         unsettled.is_some_and(|attempt| record.committed_by != Some(attempt))
     }
 
+    /// Whether the store is not known to have the reply to `attempt`, the last that was kept of `id`.
+    pub(crate) fn is_unsettled(&self, id: &ConnectionId, attempt: AttemptId) -> bool {
+        self.in_memory().get(id).is_some_and(|held| held.attempt == attempt)
+            || self.journal.as_ref().is_some_and(|journal| journal.newest_unsettled(id) == Some(attempt))
+    }
+
     /// The store says what became of it. The journal keeps it all the same, in case the store rolls back.
     pub(crate) fn settled(&self, id: &ConnectionId, attempt: AttemptId) {
         self.forget_in_memory(id, attempt);

@@ -47,6 +47,7 @@
 //! # }
 //! ```
 
+mod adoption;
 pub mod barrier;
 mod bus;
 mod cache;
@@ -57,6 +58,7 @@ mod connections;
 mod engine;
 mod error;
 mod health;
+mod instances;
 mod integrations;
 pub mod journal;
 mod kept;
@@ -76,6 +78,7 @@ pub use connections::{ConnectionFilter, ConnectionView, Connections, Given, List
 pub use engine::{Engine, Parts, StartError};
 pub use error::{Blame, Error};
 pub use health::{Health, HealthStatus, Part};
+pub use instances::{Instance, InstancePhase, InstanceState, InstanceView, Instances, Parting, Process, SecondWriter};
 pub use integrations::{ConfigIntegration, IntegrationView, Integrations, Party, PutIntegration};
 pub use keys::{ConfigKey, Keys, NewKey};
 pub use shared::Settings;

@@ -9,7 +9,14 @@ use tokenkeep_core::{
 };
 use url::Url;
 
-use crate::{bus, catalogue::Catalogue, metrics::Metrics, records::Records, transport::Pacer};
+use crate::{
+    bus,
+    catalogue::Catalogue,
+    instances::{Process, Registration},
+    metrics::Metrics,
+    records::Records,
+    transport::Pacer,
+};
 
 /// The world as the engine sees it, and what it was told to be.
 #[derive(Debug)]
@@ -26,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) catalogue: Catalogue,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) instance: InstanceId,
+    pub(crate) registration: Registration,
     pub(crate) settings: Settings,
 }
 
@@ -79,6 +87,8 @@ pub struct Settings {
     pub preload_interval: Duration,
     /// How often it cleans up.
     pub cleanup_interval: Duration,
+    /// What this process tells the others of itself.
+    pub process: Process,
 }
 
 impl Settings {
@@ -95,6 +105,7 @@ impl Settings {
             preload_concurrency: 64,
             preload_interval: Duration::from_secs(5),
             cleanup_interval: Duration::from_mins(30),
+            process: Process::on("localhost"),
         }
     }
 }

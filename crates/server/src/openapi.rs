@@ -8,7 +8,7 @@ use utoipa::{
     },
 };
 
-use crate::api::{connect, connections, health, integrations, keys, providers, stats, subjects};
+use crate::api::{connect, connections, health, instances, integrations, keys, providers, stats, subjects};
 
 /// The document, pretty-printed. The same in every run: it is checked in as `docs/openapi.json`.
 pub fn openapi_json() -> String {
@@ -51,6 +51,8 @@ pub fn openapi_json() -> String {
         providers::list,
         stats::stats,
         stats::cleanup,
+        instances::list,
+        instances::forget,
         health::live,
         health::ready,
         health::metrics,
@@ -69,7 +71,7 @@ pub fn openapi_json() -> String {
         (name = "integrations", description = "Our client at a provider"),
         (name = "keys", description = "Keys to this API"),
         (name = "providers", description = "The catalogue"),
-        (name = "operations", description = "Health, metrics, statistics"),
+        (name = "operations", description = "Health, metrics, statistics, instances"),
     ),
     security(("bearer" = []), ("api_key" = [])),
     modifiers(&Schemes),

@@ -84,6 +84,7 @@ fn kind_of(error: &Error) -> Kind {
         Error::NotFound { .. } => (StatusCode::NOT_FOUND, "There is no such thing"),
         Error::AlreadyThere { .. } => (StatusCode::PRECONDITION_FAILED, "It is there already"),
         Error::Conflict { .. } => (StatusCode::CONFLICT, "Somebody else changed it at the same moment"),
+        Error::InstanceAlive(_) => (StatusCode::CONFLICT, "The instance may be alive"),
         Error::StaleRefreshToken(_) => (StatusCode::CONFLICT, "This refresh token was spent before"),
         Error::ManagedByConfig { .. } => (StatusCode::CONFLICT, "The configuration file decides this"),
         Error::ReauthRequired { .. } => (StatusCode::FAILED_DEPENDENCY, "The user must consent again"),

@@ -9,7 +9,7 @@ use http::Uri;
 
 use crate::{
     AppState,
-    api::{connect, connections, health, integrations, keys, providers, stats, subjects},
+    api::{connect, connections, health, instances, integrations, keys, providers, stats, subjects},
     connect_page,
     oauth::callback,
     observe::observe,
@@ -36,6 +36,8 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/connect/{id}/confirm", post(connect::confirm))
         .route("/v1/integrations", get(integrations::list))
         .route("/v1/integrations/{id}", get(integrations::get).put(integrations::put).delete(integrations::delete))
+        .route("/v1/instances", get(instances::list))
+        .route("/v1/instances/{id}", delete(instances::forget))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{id}", delete(keys::delete))
         .route("/v1/providers", get(providers::list))

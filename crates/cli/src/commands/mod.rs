@@ -8,6 +8,7 @@ mod delete;
 mod doctor;
 mod exec;
 mod health;
+mod instances;
 mod integrations;
 mod keys;
 mod list;
@@ -25,7 +26,7 @@ use serde_json::Value;
 use tokenkeep_core::ConnectionId;
 
 use crate::{
-    args::{Arguments, Command, Global, Integrations, Keys, Output, Providers},
+    args::{Arguments, Command, Global, Instances, Integrations, Keys, Output, Providers},
     client::{Answer, Client, segment},
     environment::Environment,
     out, serve,
@@ -68,6 +69,9 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
             providers::run(context, command.unwrap_or(Providers::List { filter: None, output: list }))?;
         }
         Command::Keys { command, list } => keys::run(context, command.unwrap_or(Keys::List(list))).await?,
+        Command::Instances { command, list } => {
+            instances::run(context, command.unwrap_or(Instances::List(list))).await?;
+        }
         Command::Stats(output) => stats::run(context, output).await?,
         Command::Cleanup(output) => cleanup::run(context, output).await?,
         Command::Health(output) => return health::run(context, output).await,

@@ -16,7 +16,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use tokenkeep_core::ports::{Clock, Entropy};
 use tokenkeep_engine::{
-    Engine, Parts, Settings,
+    Engine, Parts, Process, Settings,
     barrier::Barrier,
     system::{SystemClock, SystemEntropy},
     transport::{HyperTransport, Pace, Pacer, Pacing, TransportOptions},
@@ -80,7 +80,12 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     };
     let transport = HyperTransport::new(clock.clone(), pacer.clone(), &options)
         .context("`transport.extra_ca_file` cannot be used")?;
-    let settings = settings(&config, public_url.clone());
+    let host = host_name();
+    // Nobody can reach "every address of this machine" by that name.
+    let address =
+        if listening.ip().is_unspecified() { format!("{host}:{}", listening.port()) } else { listening.to_string() };
+    let process = Process { address: Some(address), ..Process::on(host) };
+    let settings = Settings { process, ..settings(&config, public_url.clone()) };
     let parts = Parts {
         store,
         bus: None,
@@ -182,6 +187,11 @@ fn settings(config: &Config, public_url: Url) -> Settings {
         cleanup_interval: seconds(config.store.cleanup_interval.max(1)),
         ..Settings::new(public_url)
     }
+}
+
+/// The name of this machine, or of its container.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn pacing(config: &Config) -> Pacing {

@@ -3,7 +3,7 @@
 use tokenkeep_core::InstanceId;
 
 use super::Event;
-use crate::{connections::Connections, integrations::Integrations, keys::Keys};
+use crate::{connections::Connections, instances, integrations::Integrations, keys::Keys};
 
 /// Whom events are passed on to.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Ears {
                 tokio::spawn(async move { keys.reload().await });
             }
             Event::IntegrationChanged(id) => self.integrations.changed(&id),
-            Event::InstanceForgotten(instance) => tracing::info!(%instance, "an operator says that it is gone"),
+            Event::InstanceForgotten(instance) => instances::heard_forgotten(&self.connections.flights, instance),
             // Whether its silence means something is not for the use cases.
             Event::Leaving => {}
         }

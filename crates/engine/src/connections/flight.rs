@@ -115,6 +115,10 @@ impl Flights {
         self.shared.metrics.flights.inc();
         let (flights, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
+            let spends = matches!(mission, Mission::Refresh(_));
+            if spends && !flights.shared.registration.may_spend(&flights.shared).await {
+                return flights.ground(&id, &progress);
+            }
             let local = flights.local(&id, &route.policy, watch).await;
             let flight = match mission {
                 Mission::Refresh(cause) => Flight::new(cause, local, flights.attempt()),
@@ -144,9 +148,23 @@ impl Flights {
         }
     }
 
+    /// Ends a flight that must not begin: this instance was given up by an operator.
+    fn ground(&self, id: &ConnectionId, progress: &watch::Sender<Progress>) {
+        lock(&self.slots).remove(id);
+        self.shared.metrics.flights.dec();
+        progress.send_replace(Progress::Landed(Arc::new(Outcome::StoreUnavailable)));
+    }
+
     /// An instance is surely gone, and its journal was read to the end.
     pub(crate) fn is_gone(&self, instance: InstanceId) {
-        lock(&self.gone).push(instance);
+        let mut gone = lock(&self.gone);
+        if !gone.contains(&instance) {
+            gone.push(instance);
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// How many flights are under way, and how many of them hold a reply that the store does not have.

@@ -193,8 +193,8 @@ impl Abandoned {
     /// there.
     pub async fn carry_over(self, journal: &Journal, unsettled: &[Entry]) -> Result<(), AdoptError> {
         // Many at once, so that they share the waits for the disk.
-        stream::iter(unsettled)
-            .map(|entry| journal.append(&entry.connection, entry.attempt, &entry.payload))
+        let appends = unsettled.iter().map(|entry| journal.append(&entry.connection, entry.attempt, &entry.payload));
+        stream::iter(appends.collect::<Vec<_>>())
             .buffer_unordered(CARRIED_AT_ONCE)
             .try_for_each(|()| ready(Ok(())))
             .await

@@ -14,6 +14,7 @@
 
 mod adopt;
 mod frame;
+mod identity;
 mod index;
 mod segment;
 mod writer;
@@ -35,6 +36,7 @@ use zeroize::Zeroizing;
 use crate::barrier::{Barrier, Place};
 
 pub use adopt::{Abandoned, AdoptError, Adoption, adopt};
+pub use identity::identity;
 
 use segment::Faults;
 use writer::{Append, Command, Shared, Writer};

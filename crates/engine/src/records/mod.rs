@@ -5,6 +5,7 @@ mod api_key;
 mod authorization_request;
 mod connection;
 mod held;
+mod instance;
 mod integration;
 mod wire;
 

@@ -3,6 +3,7 @@
 pub(crate) mod connect;
 pub(crate) mod connections;
 pub(crate) mod health;
+pub(crate) mod instances;
 pub(crate) mod integrations;
 pub(crate) mod keys;
 pub(crate) mod providers;
