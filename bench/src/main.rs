@@ -5,6 +5,7 @@
 //! - `real-provider`: a connection made through the real pages of a certified server none of us wrote, served through
 //!   a hundred rotations.
 //! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
+//! - `storm`: several processes on one store, every connection expired at once.
 //! - `load`: an open-loop load generator.
 
 #![expect(
@@ -20,9 +21,11 @@
 mod browser;
 mod ceiling;
 mod chaos;
+mod cluster;
 mod http;
 mod load;
 mod real_provider;
+mod report;
 mod service;
 mod token_endpoint;
 
@@ -44,6 +47,8 @@ enum Command {
     /// The process that is killed.
     #[command(hide = true)]
     Child(chaos::child::Arguments),
+    /// Every connection expires at once, and every instance is asked for every one of them.
+    Storm(cluster::storm::Arguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         Command::TokenEndpoint(arguments) => token_endpoint::run(&arguments),
         Command::Chaos(arguments) => block_on(chaos::run(arguments)),
         Command::Child(arguments) => block_on(chaos::child::run(arguments)),
+        Command::Storm(arguments) => block_on(cluster::storm::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };
     match result {

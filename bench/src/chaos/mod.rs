@@ -23,6 +23,8 @@ use tokio::{
 
 pub use step::Step;
 
+use crate::report::Report;
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Leaves out what takes longer than a few seconds (the freezes).
@@ -77,30 +79,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             report.note(&name, result);
         }
     }
-    println!("{} passed, {} failed", report.passed, report.failed);
-    ensure!(report.failed == 0, "{} of the fault matrix failed", report.failed);
-    Ok(())
-}
-
-#[derive(Default)]
-struct Report {
-    passed: u32,
-    failed: u32,
-}
-
-impl Report {
-    fn note(&mut self, name: &str, result: anyhow::Result<String>) {
-        match result {
-            Ok(what) => {
-                self.passed += 1;
-                println!("  ok    {name}: {what}");
-            }
-            Err(error) => {
-                self.failed += 1;
-                println!("  FAIL  {name}: {error:#}");
-            }
-        }
-    }
+    report.finish("the fault matrix")
 }
 
 /// A provider, a data directory, and the refresh token that both begin with.

@@ -1,0 +1,34 @@
+//! Several real `tokenkeep serve` processes on one store, against a provider that remembers every token it ever saw.
+//!
+//! - [`storm`]: everything expires at once.
+//! - [`backend`]: the stores, each with servers of its own that may be killed.
+//! - [`fleet`]: the processes.
+//! - [`upstream`]: the provider, and what it knows.
+//! - [`verify`]: what the store really holds afterwards.
+
+mod backend;
+mod client;
+mod fleet;
+mod reads;
+pub mod storm;
+mod upstream;
+mod verify;
+
+use std::path::PathBuf;
+
+/// What every command here takes.
+#[derive(clap::Args, Clone)]
+pub struct Common {
+    /// The service's program; by default the one beside this.
+    #[arg(long)]
+    tokenkeep: Option<PathBuf>,
+    /// How many processes.
+    #[arg(long, default_value_t = 3)]
+    instances: usize,
+    /// Fewer connections: a look at whether all of it works, not a measurement.
+    #[arg(long)]
+    quick: bool,
+    /// Leaves data directories and logs behind, and says where.
+    #[arg(long)]
+    keep: bool,
+}
