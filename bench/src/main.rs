@@ -6,6 +6,7 @@
 //!   a hundred rotations.
 //! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
 //! - `storm`: several processes on one store, every connection expired at once.
+//! - `chaos-cluster`: an instance killed and its servers broken during such a storm.
 //! - `load`: an open-loop load generator.
 
 #![expect(
@@ -49,6 +50,8 @@ enum Command {
     Child(chaos::child::Arguments),
     /// Every connection expires at once, and every instance is asked for every one of them.
     Storm(cluster::storm::Arguments),
+    /// Kills an instance and breaks its servers during such a storm.
+    ChaosCluster(cluster::chaos::Arguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Chaos(arguments) => block_on(chaos::run(arguments)),
         Command::Child(arguments) => block_on(chaos::child::run(arguments)),
         Command::Storm(arguments) => block_on(cluster::storm::run(arguments)),
+        Command::ChaosCluster(arguments) => block_on(cluster::chaos::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };
     match result {

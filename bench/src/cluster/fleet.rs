@@ -1,7 +1,7 @@
 //! The processes under test: each a `tokenkeep serve` with a data directory of its own.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -35,7 +35,7 @@ pub struct Plan {
 /// One instance, running or not. What is left of it when it ends stays on disk, as on a machine.
 pub struct Instance {
     pub name: String,
-    plan: Plan,
+    pub plan: Plan,
     dir: PathBuf,
     running: Option<Running>,
 }
@@ -181,14 +181,4 @@ impl Ground {
             println!("data and logs stay in {}", dir.keep().display());
         }
     }
-}
-
-/// How many lines of all logs below `base` hold `needle`.
-pub fn count_in_logs(base: &Path, needle: &str) -> usize {
-    let Ok(entries) = std::fs::read_dir(base) else { return 0 };
-    let logs = entries.filter_map(|entry| File::open(entry.ok()?.path().join("log.jsonl")).ok());
-    logs.map(|log| std::io::BufRead::lines(std::io::BufReader::new(log)).map_while(Result::ok))
-        .flatten()
-        .filter(|line| line.contains(needle))
-        .count()
 }

@@ -1,15 +1,21 @@
 //! Several real `tokenkeep serve` processes on one store, against a provider that remembers every token it ever saw.
 //!
 //! - [`storm`]: everything expires at once.
+//! - [`chaos`]: what breaks meanwhile.
 //! - [`backend`]: the stores, each with servers of its own that may be killed.
 //! - [`fleet`]: the processes.
+//! - [`steady`]: readers that must never be let down.
+//! - [`journals`]: what a process had made durable.
 //! - [`upstream`]: the provider, and what it knows.
 //! - [`verify`]: what the store really holds afterwards.
 
 mod backend;
+pub mod chaos;
 mod client;
 mod fleet;
+mod journals;
 mod reads;
+mod steady;
 pub mod storm;
 mod upstream;
 mod verify;

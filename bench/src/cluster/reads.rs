@@ -28,6 +28,8 @@ pub struct Seen {
     pub failed: HashMap<String, usize>,
     /// Connections that need their user, by number, and why.
     pub dead: HashMap<usize, String>,
+    /// How often readers were told so.
+    pub dead_answers: usize,
     /// Microseconds from the question to the answer, good or not.
     pub latency: Option<Histogram<u64>>,
 }
@@ -40,6 +42,7 @@ impl Seen {
     fn merge(&mut self, other: Seen) -> anyhow::Result<()> {
         self.served.extend(other.served);
         self.dead.extend(other.dead);
+        self.dead_answers += other.dead_answers;
         for (code, count) in other.failed {
             *self.failed.entry(code).or_default() += count;
         }
@@ -123,6 +126,7 @@ async fn reader(
                     let code = body["code"].as_str().unwrap_or("?").to_owned();
                     if answer.status == StatusCode::FAILED_DEPENDENCY {
                         seen.dead.insert(number, body["reason"].as_str().unwrap_or("?").to_owned());
+                        seen.dead_answers += 1;
                         break;
                     }
                     format!("{} {code}", answer.status.as_u16())

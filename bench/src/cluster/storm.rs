@@ -9,6 +9,7 @@ use std::{
 use anyhow::ensure;
 use futures_util::{StreamExt as _, stream};
 use hyper::Method;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
     backend::{Backend, Kind, NEVER},
     fleet::{self, Ground, Instance},
     reads::{self, Seen},
+    steady::Expected,
     upstream::{Seed, Upstream, path},
     verify,
 };
@@ -49,7 +51,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn storm(arguments: &Arguments, ground: &Path) -> anyhow::Result<Report> {
     let common = &arguments.common;
     let binary = service::binary(common.tokenkeep.as_ref())?;
-    let backend = Backend::start(arguments.store, ground)?;
+    let backend = Backend::start(arguments.store, ground).await?;
     let upstream = Upstream::start().await;
     let usual = if common.quick { 200 } else { backend.usual_connections() };
     let count = arguments.connections.unwrap_or(usual);
@@ -82,7 +84,11 @@ async fn storm(arguments: &Arguments, ground: &Path) -> anyhow::Result<Report> {
     let twice = upstream.provider.spent_twice().len();
     report.promise("no refresh token was sent twice", twice == 0, twice);
     let reads = count * common.instances;
-    report.promise("every read was answered with a token", seen.served.len() == reads, format!("{} of {reads}", seen.served.len()));
+    report.promise(
+        "every read was answered with a token",
+        seen.served.len() == reads,
+        format!("{} of {reads}", seen.served.len()),
+    );
     report.promise("no read failed", seen.failures() == 0, format!("{:?}", seen.failed));
     check_served(&mut report, &upstream, &seen);
     check_store(&mut report, ground, &backend, &binary, &upstream, &numbers).await?;
@@ -119,6 +125,8 @@ async fn check_store(
     );
     let read = upstream.provider.calls() - before;
     report.promise("looking at the store refreshed nothing", read == 0, read);
+    // A forced refresh joins one that finished under 10 s ago.
+    tokio::time::sleep(Duration::from_secs(11)).await;
     let good = verify::spend(&witness, numbers).await?;
     report.promise(
         "every refresh token in the store is good (each spent once more)",
@@ -130,7 +138,7 @@ async fn check_store(
 }
 
 /// Stores `count` connections whose access tokens are dead, through one instance, and ends it.
-pub async fn seed(
+async fn seed(
     ground: &Path,
     backend: &Backend,
     binary: &Path,
@@ -138,18 +146,32 @@ pub async fn seed(
     count: usize,
 ) -> anyhow::Result<Vec<usize>> {
     let mut seeder = Instance::start(ground, "seeder", backend.plan(binary, upstream, NEVER)).await?;
-    let seeds = (0..count).map(|_| upstream.seed()).collect::<anyhow::Result<Vec<_>>>()?;
-    let numbers: Vec<usize> = seeds.iter().map(|seed| seed.number).collect();
-    let began = Instant::now();
-    put_all(&seeder, seeds, "2020-01-01T00:00:00Z").await?;
-    println!("stored {count} connections in {:.1} s", began.elapsed().as_secs_f64());
+    let numbers = put_expired(&seeder, upstream, count).await?;
     seeder.end().await?;
     ensure!(upstream.provider.calls() == 0, "storing them refreshed something already");
     Ok(numbers)
 }
 
+/// Stores `count` connections whose access tokens died long ago.
+pub async fn put_expired(instance: &Instance, upstream: &Upstream, count: usize) -> anyhow::Result<Vec<usize>> {
+    let seeds = (0..count).map(|_| upstream.seed()).collect::<anyhow::Result<Vec<_>>>()?;
+    let numbers: Vec<usize> = seeds.iter().map(|seed| seed.number).collect();
+    let began = Instant::now();
+    put_all(instance, seeds, "2020-01-01T00:00:00Z").await?;
+    println!("stored {count} connections in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(numbers)
+}
+
+/// Stores `count` connections whose access tokens live for an hour; answers them with their tokens.
+pub async fn put_fresh(instance: &Instance, upstream: &Upstream, count: usize) -> anyhow::Result<Expected> {
+    let seeds = (0..count).map(|_| upstream.seed()).collect::<anyhow::Result<Vec<_>>>()?;
+    let expected = seeds.iter().map(|seed| (seed.number, seed.access_token.clone())).collect();
+    put_all(instance, seeds, &(Timestamp::now() + Duration::from_hours(1)).to_string()).await?;
+    Ok(Expected::new(expected))
+}
+
 /// Puts `seeds` with access tokens that expire at that time.
-pub async fn put_all(instance: &Instance, seeds: Vec<Seed>, expires_at: &str) -> anyhow::Result<()> {
+async fn put_all(instance: &Instance, seeds: Vec<Seed>, expires_at: &str) -> anyhow::Result<()> {
     let mut lanes: Vec<Vec<Seed>> = (0..SEEDERS).map(|_| Vec::new()).collect();
     for (n, seed) in seeds.into_iter().enumerate() {
         lanes[n % SEEDERS].push(seed);

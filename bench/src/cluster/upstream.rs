@@ -53,6 +53,21 @@ impl Upstream {
         issued.collect()
     }
 
+    /// Where in the provider's log the refreshes of each family stand.
+    pub fn calls_by_number(&self) -> HashMap<usize, Vec<usize>> {
+        let log = self.provider.log();
+        let views = self.provider.families();
+        let tokens = views.iter().flat_map(|view| view.refresh_tokens.iter().map(|token| (&*token.token, view.family)));
+        let family: HashMap<&str, usize> = tokens.collect();
+        let mut calls: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (place, call) in log.iter().enumerate() {
+            if let Some(number) = call.refresh_token.as_deref().and_then(|token| family.get(token)) {
+                calls.entry(*number).or_default().push(place);
+            }
+        }
+        calls
+    }
+
     /// The newest tokens of every family that was ever refreshed.
     pub fn newest(&self) -> HashMap<usize, Issued> {
         self.issued().into_iter().map(|issued| (issued.family, issued)).collect()

@@ -95,9 +95,7 @@ pub fn lost(upstream: &Upstream, found: &Found, excused: &HashSet<usize>) -> Vec
     let newest = upstream.newest();
     let mut lost: Vec<usize> = newest
         .into_iter()
-        .filter(|(number, issued)| {
-            !excused.contains(number) && found.tokens.get(number) != Some(&issued.access_token)
-        })
+        .filter(|(number, issued)| !excused.contains(number) && found.tokens.get(number) != Some(&issued.access_token))
         .map(|(number, _)| number)
         .collect();
     lost.sort_unstable();
