@@ -38,7 +38,8 @@ while read -r verb what; do
 done
 for process in $processes; do end "$process"; done
 [ -z "$file" ] || rm -f "$file"
-rm -rf "$1"
+# Somebody may have written while they were being ended.
+rm -rf "$1" || { sleep 1; rm -rf "$1"; }
 "#;
 
 struct Keeper {

@@ -175,7 +175,8 @@ impl Deref for Postgres {
 /// Asks a PostgreSQL, or what stands in front of one, whether it takes connections.
 pub(crate) fn accepts_connections(port: u16) -> Result<(), String> {
     let mut ask = Command::new(program("pg_isready"));
-    ask.args(["--quiet", "--host=127.0.0.1", "--port", &port.to_string()]);
+    ask.args(["--quiet", "--host=127.0.0.1", "--username", SUPERUSER, "--dbname=postgres", "--port"]);
+    ask.arg(port.to_string());
     match ask.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => Err("it takes no connections".to_owned()),

@@ -138,7 +138,7 @@ impl SharedServers {
                 Ok((postgres, pgbouncer))
             });
             let redis = scope.spawn(|| wants(Kind::Redis).then(Redis::start).transpose());
-            let cluster = scope.spawn(|| wants(Kind::RedisCluster).then(Cluster::start).transpose());
+            let cluster = scope.spawn(|| wants(Kind::RedisCluster).then(Cluster::start_steady).transpose());
             let vault = scope.spawn(|| wants(Kind::Vault).then(Vault::start).transpose());
             let (postgres, pgbouncer) = joined(databases)?;
             let (redis, redis_cluster, vault) = (joined(redis)?, joined(cluster)?, joined(vault)?);
@@ -184,4 +184,38 @@ impl SharedServers {
 
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
     thread.join().map_err(|_| Error::new("a thread that starts a server panicked"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_down_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("below/services.json");
+        let servers = SharedServers::start(&[Kind::Redis]).unwrap();
+        servers.write(&file).unwrap();
+        let running = Running::read(&file).unwrap();
+        assert_eq!(running.redis.url(), servers.running().redis.url());
+        assert_eq!(running.redis.command(&["PING"]).unwrap(), "PONG");
+        assert!(running.postgres.get().is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "run `cargo xtask services up`")]
+    fn what_was_not_chosen_is_not_used_silently() {
+        let _ = SharedServers::start(&[]).unwrap().running().postgres.url("postgres");
+    }
+
+    #[test]
+    fn servers_of_a_process_that_has_ended_are_not_found() {
+        let mut ended = process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let servers = SharedServers::start(&[]).unwrap();
+        let running = Running { process: ended.id().try_into().unwrap(), ..servers.running.clone() };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), serde_json::to_vec(&running).unwrap()).unwrap();
+        assert!(Running::read(file.path()).unwrap_err().to_string().contains("have ended"));
+    }
 }

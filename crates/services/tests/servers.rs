@@ -1,14 +1,21 @@
 //! The harness itself: every server starts, answers, and is found again with its data after a kill.
 #![expect(clippy::unwrap_used, reason = "a server that does not start shows its log")]
 
-use std::{io::Read, net::TcpStream, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokenkeep_services::{Cluster, Pgbouncer, Postgres, Redis, Sentinel, Vault};
 
 /// Whether a server that listens on `port` says a byte within half a second of being spoken to.
 fn says_something(port: u16, spoken: &[u8]) -> bool {
-    use std::io::Write;
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     stream.write_all(spoken).unwrap();
@@ -48,28 +55,32 @@ fn a_paused_postgres_answers_nobody_until_it_is_resumed() {
 #[test]
 fn a_connection_that_is_open_is_paused_too() {
     let postgres = Postgres::options().without_fsync().start().unwrap();
-    postgres.sql("postgres", "CREATE SEQUENCE beats").unwrap();
-    let beat = "DO $$ BEGIN LOOP PERFORM nextval('beats'); PERFORM pg_sleep(0.01); END LOOP; END $$";
-    let beats = || postgres.sql("postgres", "SELECT last_value FROM beats").unwrap().parse::<u64>().unwrap();
+    let sql = |sql: &str| postgres.sql("postgres", sql);
+    sql("CREATE SEQUENCE beats").unwrap();
+    let beats = || sql("SELECT last_value FROM beats").unwrap().parse::<u64>().unwrap();
     std::thread::scope(|scope| {
-        let url = postgres.url("postgres");
-        let beating = scope.spawn(|| postgres.sql("postgres", beat));
+        let endless = "DO $$ BEGIN LOOP PERFORM nextval('beats'); PERFORM pg_sleep(0.01); END LOOP; END $$";
+        let beating = scope.spawn(|| sql(endless));
         while beats() < 3 {}
+        let serving = sql("SELECT pid FROM pg_stat_activity WHERE query LIKE 'DO $$%'").unwrap();
+
+        // The connection is served by a child of the server.
         postgres.pause();
-        assert!(url.contains("127.0.0.1"));
-        // The connection's own process, a child of the server, is stopped like its parent.
-        let stopped = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
-            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            status.contains("State:\tT") && String::from_utf8_lossy(&command).contains("DO")
-        });
-        assert_eq!(stopped.count(), 1);
+        until_state_is(&serving, "T (stopped)");
+
         postgres.resume();
         let before = beats();
         while beats() <= before {}
+
         postgres.kill();
         assert!(beating.join().unwrap().is_err());
     });
+}
+
+/// proc(5): a signal that was sent takes effect a moment later.
+fn until_state_is(process: &str, state: &str) {
+    let status = || fs::read_to_string(Path::new("/proc").join(process).join("status")).unwrap();
+    while !status().contains(&format!("State:\t{state}")) {}
 }
 
 #[test]
@@ -98,7 +109,7 @@ fn pgbouncer_lets_anybody_of_its_postgres_into_any_database() {
     pgbouncer.sql("other", "CREATE ROLE somebody LOGIN PASSWORD 'secret'").unwrap();
     assert_eq!(pgbouncer.sql("other", "SELECT current_database()").unwrap(), "other");
     assert!(pgbouncer.sql("pgbouncer", "SHOW POOLS").unwrap().contains("transaction"));
-    let mut psql = std::process::Command::new("psql");
+    let mut psql = Command::new("psql");
     let as_somebody = pgbouncer.url_of("somebody", "secret", "other");
     let said = psql.args([&as_somebody, "-Atc", "SELECT current_user"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&said.stdout), "somebody\n", "{said:?}");
@@ -213,4 +224,36 @@ fn an_application_logs_in_to_vault_with_its_role() {
     let login = vault.ask("PUT", "/v1/auth/approle/login", &login).unwrap();
     assert_eq!(login["auth"]["lease_duration"], 60);
     assert_eq!(login["auth"]["renewable"], true);
+}
+
+/// What the next test kills: it says where its servers are, and waits.
+#[test]
+#[ignore = "run in a process of its own"]
+fn servers_of_a_process_that_is_killed() {
+    let postgres = Postgres::options().without_fsync().start().unwrap();
+    let redis = Redis::start().unwrap();
+    postgres.pause();
+    println!("\nports {} {}", postgres.port(), redis.port());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn servers_end_with_the_process_that_started_them() {
+    let temporary = tempfile::tempdir().unwrap();
+    // Those that serve as somebody else have to pass.
+    fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut owner = Command::new(std::env::current_exe().unwrap());
+    owner.args(["--ignored", "--exact", "servers_of_a_process_that_is_killed", "--nocapture"]);
+    let mut owner = owner.env("TMPDIR", temporary.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let ports = lines.find(|line| line.starts_with("ports ")).unwrap();
+    let listens = |port: &str| TcpStream::connect(("127.0.0.1", port.parse().unwrap())).is_ok();
+    let ports: Vec<&str> = ports.split(' ').skip(1).collect();
+    assert!(ports.iter().all(|port| listens(port)));
+
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+
+    while ports.iter().any(|port| listens(port)) {}
+    while fs::read_dir(temporary.path()).unwrap().next().is_some() {}
 }

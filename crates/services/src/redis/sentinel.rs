@@ -9,7 +9,8 @@ use crate::{
     wait::{self, Asked},
 };
 
-/// A primary, a replica and three Sentinels that watch them. Fails over about a second after the primary is gone.
+/// A primary, a replica and three Sentinels that watch them. Fails over two to three seconds after the primary
+/// is gone.
 ///
 /// The Sentinels themselves want no password.
 pub struct Sentinel {
@@ -117,13 +118,22 @@ impl Watcher {
                 ("protected-mode", "no".to_owned()),
                 ("sentinel monitor", format!("{name} 127.0.0.1 {} 2", primary.port())),
                 ("sentinel auth-pass", format!("{name} {REDIS_PASSWORD}")),
-                ("sentinel down-after-milliseconds", format!("{name} 1000")),
+                ("sentinel down-after-milliseconds", format!("{name} 2000")),
                 ("sentinel failover-timeout", format!("{name} 5000")),
             ];
             let watcher = Self { server: node::server("sentinel", folder, &settings)?, port };
-            watcher.server.start(|| protocol::ask(port, None, &["PING"]).map(drop))?;
+            watcher.start_again()?;
             Ok(watcher)
         })
+    }
+
+    /// As configured, it would look about itself every two to ten seconds.
+    fn start_again(&self) -> Result<(), Error> {
+        self.server.start(|| protocol::ask(self.port, None, &["PING"]).map(drop))?;
+        let often = ["SENTINEL", "DEBUG", "INFO-PERIOD", "500", "PUBLISH-PERIOD", "250"];
+        // Older than 7.0, it cannot be told to hurry.
+        let _ = protocol::ask(self.port, None, &often);
+        Ok(())
     }
 
     fn until_it_knows_everybody(&self) -> Result<(), Error> {
