@@ -22,6 +22,7 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
         Ok(Outcome::one(true))
     });
     report.step("unit and integration tests", || unit_and_integration_tests(workspace, servers.as_ref()));
+    drop(servers);
     report.step("documentation's examples", || doc_tests(workspace));
     report.step("a real provider: node-oidc-provider", || real_provider(workspace, if full { 100 } else { 10 }));
     report.step("chaos: processes killed and frozen", || chaos(workspace, full));

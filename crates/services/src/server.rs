@@ -177,8 +177,9 @@ impl Server {
         let process = Tree::of(self.spawn()?).map_err(Error::because("the keeper of processes does not answer"))?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
         let ready = wait::until(wait::PATIENCE, || match ask() {
+            // Whatever answers, it is somebody else.
+            _ if self.has_ended() => Asked::Never(Error::new("it ended")),
             Ok(()) => Asked::Done(()),
-            Err(_) if self.has_ended() => Asked::Never(Error::new("it ended")),
             Err(why) => Asked::NotYet(why.to_string()),
         });
         ready.map_err(|why| Error::with_log(format!("{} does not start: {why}", self.recipe.name), self.log_tail()))
