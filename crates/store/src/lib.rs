@@ -5,6 +5,7 @@
 //!
 //! - [`Memory`]: in this process, gone with it. For tests and trials.
 //! - [`Sqlite`]: one file on a local disk, the default. A write it has confirmed survives the loss of power.
+//! - [`Postgres`]: a PostgreSQL database, for instances anywhere; beside it a bus and a counter.
 //! - [`layers`]: metrics and traces around any store.
 //! - `conformance` (behind the feature of that name): the one suite every store passes, and the faults on purpose that
 //!   prove it can fail.
@@ -38,7 +39,7 @@
 //! # }
 //! ```
 
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
 mod page;
 
 #[cfg(any(feature = "conformance", test))]
@@ -46,10 +47,14 @@ pub mod conformance;
 pub mod layers;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 #[cfg(feature = "memory")]
 pub use memory::Memory;
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresBus, PostgresCounter, PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;

@@ -61,6 +61,23 @@ impl Fault {
         Fault::TombstoneListed,
         Fault::PagedByOffset,
     ];
+
+    /// The case that must catch it; others may as well.
+    pub fn caught_by(self) -> &'static str {
+        match self {
+            Fault::VersionIgnored => "put_needs_the_version",
+            Fault::CheckedThenWritten => "no_increment_is_lost",
+            Fault::VersionReused => "versions_are_never_reused",
+            Fault::LabelNotMoved => "labels_move_with_the_record",
+            Fault::TenantIgnored => "tenants_do_not_see_each_other",
+            Fault::ExpiredServed | Fault::SweptEarly => "sweep_goes_by_the_time_it_is_told",
+            Fault::ClaimTwice => "nothing_is_claimed_twice",
+            Fault::ClaimChangesVersion => "a_claim_leaves_the_version_alone",
+            Fault::UnavailableAsAbsent => "an_outage_is_not_absence",
+            Fault::TombstoneListed => "a_tombstone_is_in_no_list_but_two",
+            Fault::PagedByOffset => "paging_is_steady_while_others_come_and_go",
+        }
+    }
 }
 
 /// An honest store, made dishonest in one way.

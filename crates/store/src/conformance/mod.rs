@@ -140,6 +140,15 @@ pub async fn run_all<F: Future<Output = Fixture>>(mut factory: impl FnMut() -> F
     report
 }
 
+/// What the case that must catch `fault` says of an honest store that was made dishonest; panics if it says nothing.
+pub async fn verdict(fault: Fault, fixture: Fixture) -> String {
+    let case = CASES.iter().find(|case| case.name == fault.caught_by()).expect("it names a case");
+    match (case.run)(fixture.map(|store| Arc::new(Faulty::new(store, fault)))).await {
+        Err(Stop::Failed(what)) => what,
+        other => panic!("{} did not catch {fault:?}: {other:?}", case.name),
+    }
+}
+
 /// Makes every case a test: `conformance!(fixture)`, where `fixture` is an `async fn() -> Fixture`. The crate that
 /// says so needs tokio with its macros and its multi-threaded runtime.
 #[macro_export]

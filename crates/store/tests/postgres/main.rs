@@ -1,0 +1,6 @@
+//! The PostgreSQL store, its bus and its counter, on a real server and through a real pooler.
+
+#![expect(clippy::unwrap_used, reason = "who supports a test may panic like it")]
+
+mod conformance;
+mod support;
