@@ -51,9 +51,8 @@ pub(crate) fn cargo_deny(workspace: &Workspace) -> Result<Command, Missing> {
 pub(crate) fn services(workspace: &Workspace) -> Result<(), Missing> {
     let runs = |program: &str| process::succeeds(Command::new(program).arg("--version"));
     let debian = |folder: &str, program: &str| runs(program) || runs(&format!("{folder}/{program}"));
-    let postgres = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut versions| versions.next().is_some());
     let packages = [
-        ("postgresql", postgres || runs("postgres")),
+        ("postgresql", has_postgres() || runs("initdb")),
         ("pgbouncer", debian("/usr/sbin", "pgbouncer")),
         ("redis-server", runs("redis-server")),
         ("openssl", process::succeeds(Command::new("openssl").arg("version"))),
@@ -63,6 +62,12 @@ pub(crate) fn services(workspace: &Workspace) -> Result<(), Missing> {
         debian_packages(&missing, "servers that stores are tested on")?;
     }
     rusty_vault(workspace)
+}
+
+/// Where Debian puts the server; the client's programs alone may be there too.
+fn has_postgres() -> bool {
+    let mut versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.any(|version| version.path().join("bin/initdb").exists())
 }
 
 /// A server that speaks HashiCorp Vault's API.

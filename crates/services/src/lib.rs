@@ -28,6 +28,9 @@
 //! let url = tokenkeep_services::running().redis.url();
 //! ```
 //!
+//! They need Debian's packages `postgresql`, `pgbouncer`, `redis-server` (7.0 or later) and `openssl`, and the crate
+//! `rusty_vault`; `cargo xtask` installs them.
+//!
 //! What was acknowledged survives `kill`: PostgreSQL runs with fsync, Redis with its append-only file. Every function
 //! waits until the server has answered; if it does not, the error shows the end of its log.
 

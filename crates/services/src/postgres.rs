@@ -19,6 +19,7 @@ const USUAL: [(&str, &str); 4] = [
     ("shared_buffers", "32MB"),
 ];
 
+const ONLY_TLS: &str = "hostssl all,replication all 127.0.0.1/32 scram-sha-256\n";
 const PACKAGE: &str = "Debian package postgresql";
 
 /// Where a PostgreSQL listens and how to get in.
@@ -131,7 +132,7 @@ impl Postgres {
             settings.push(("ssl", "on".to_owned()));
             settings.push(("ssl_cert_file", certificate.file.display().to_string()));
             settings.push(("ssl_key_file", certificate.key_file.display().to_string()));
-            folder.write("data/pg_hba.conf", "hostssl all all 127.0.0.1/32 scram-sha-256\n")?;
+            folder.write("data/pg_hba.conf", ONLY_TLS)?;
             tls_authority = Some(certificate.authority);
         }
         let lines: Vec<String> = settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();

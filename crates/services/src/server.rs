@@ -75,11 +75,6 @@ impl User {
             Some(Self { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
         })
     }
-
-    /// The command will run as this user.
-    pub(crate) fn runs(self, command: &mut Command) -> &mut Command {
-        command.uid(self.uid).gid(self.gid)
-    }
 }
 
 /// A folder that goes when it is dropped, and at the latest when this process ends.
@@ -132,13 +127,18 @@ impl Folder {
         self.owner.map_or(Ok(()), |User { uid, gid }| chown(file, Some(uid), Some(gid)))
     }
 
+    /// The command will run in the folder, as its owner, and find nothing of ours at home.
+    fn at_home<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if let Some(User { uid, gid }) = self.owner {
+            command.uid(uid).gid(gid);
+        }
+        command.current_dir(self.path()).env("HOME", self.path()).stdin(Stdio::null())
+    }
+
     /// Runs a program to its end as the folder's owner.
     pub(crate) fn run(&self, command: &mut Command) -> Result<(), Error> {
         let shown = command.get_program().to_string_lossy().into_owned();
-        if let Some(owner) = self.owner {
-            owner.runs(command);
-        }
-        let output = command.current_dir(self.path()).stdin(Stdio::null()).output();
+        let output = self.at_home(command).output();
         let output = output.map_err(Error::because(format!("`{shown}` cannot be run")))?;
         if output.status.success() {
             return Ok(());
@@ -191,12 +191,8 @@ impl Server {
         let log = log.and_then(|log| Ok((log.try_clone()?, log)));
         let (stdout, stderr): (File, File) = log.map_err(Error::because(format!("{name}'s log cannot be written")))?;
         let mut command = Command::new(program);
-        if let Some(owner) = self.folder.owner {
-            owner.runs(&mut command);
-        }
         // A group of its own: Ctrl-C at a terminal is for us, and we end it.
-        command.args(arguments).current_dir(self.folder.path()).process_group(0);
-        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        self.folder.at_home(&mut command).args(arguments).process_group(0).stdout(stdout).stderr(stderr);
         let missing = format!("`{}` cannot be run; `cargo xtask test` installs it ({package})", program.display());
         command.spawn().map_err(Error::because(missing))
     }

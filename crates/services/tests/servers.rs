@@ -93,7 +93,7 @@ fn postgres_insists_on_tls_if_it_was_started_so() {
 
 #[test]
 fn a_standby_follows_and_refuses_writes() {
-    let primary = Postgres::options().without_fsync().start().unwrap();
+    let primary = Postgres::options().without_fsync().tls().start().unwrap();
     primary.sql("postgres", "CREATE TABLE kept AS SELECT 7 AS n").unwrap();
     let standby = Postgres::standby_of(&primary).unwrap();
     assert_eq!(standby.sql("postgres", "SELECT n FROM kept").unwrap(), "7");
