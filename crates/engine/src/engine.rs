@@ -157,6 +157,7 @@ impl Engine {
         }
         if let Some(heir) = &heir {
             heir.adopt().await?;
+            engine.instances.bury_the_adopted().await;
         }
         if let Err(error) = engine.keys.reload().await {
             tracing::warn!(%error, "the API keys cannot be read yet: none is known");

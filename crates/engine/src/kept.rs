@@ -19,29 +19,67 @@ pub(crate) struct KeptReplies {
     journal: Option<Journal>,
     /// What the journal could not take, until the store has it.
     in_memory: Mutex<HashMap<ConnectionId, Arc<Held>>>,
+    /// What is on its way into the journal.
+    journaling: Mutex<HashMap<AttemptId, Journaling>>,
     metrics: Arc<Metrics>,
+}
+
+/// What became of a reply while it was on its way into the journal: the store may be faster than the disk.
+#[derive(Clone, Debug)]
+struct Journaling {
+    of: ConnectionId,
+    meanwhile: Option<Meanwhile>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Meanwhile {
+    Settled,
+    Forgotten,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KeptReplies {
     pub(crate) fn new(journal: Option<Journal>, metrics: Arc<Metrics>) -> Self {
-        Self { journal, in_memory: Mutex::default(), metrics }
+        Self { journal, in_memory: Mutex::default(), journaling: Mutex::default(), metrics }
     }
 
     fn in_memory(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Held>>> {
-        self.in_memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.in_memory)
     }
 
-    /// Remembers `held` from now on, and makes it durable. `Err` = it is in memory only; the reason is logged.
-    pub(crate) async fn keep(&self, held: Held) -> Result<(), ()> {
-        let id = held.successor.id.clone();
-        let attempt = held.attempt;
-        let bytes = encode_held(&held);
-        self.in_memory().insert(id.clone(), Arc::new(held));
+    /// Remembers `held` from now on; [`KeptReplies::keep`] makes it durable.
+    pub(crate) fn remember(&self, held: Held) -> Arc<Held> {
+        let held = Arc::new(held);
+        let of = held.successor.id.clone();
+        self.in_memory().insert(of.clone(), held.clone());
+        if self.journal.is_some() {
+            lock(&self.journaling).insert(held.attempt, Journaling { of, meanwhile: None });
+        }
         self.gauge();
+        held
+    }
+
+    /// Makes durable what is remembered. `Err` = it is in memory only; the reason is logged.
+    pub(crate) async fn keep(&self, held: &Held) -> Result<(), ()> {
+        let (id, attempt) = (&held.successor.id, held.attempt);
         let Some(journal) = &self.journal else { return Err(()) };
-        match journal.append(&id, attempt, &bytes).await {
+        let appended = journal.append(id, attempt, &encode_held(held)).await;
+        // Under the lock, so that whatever comes from now on finds the entry in the journal.
+        let mut journaling = lock(&self.journaling);
+        let meanwhile = journaling.remove(&attempt).and_then(|journaling| journaling.meanwhile);
+        match appended {
             Ok(()) => {
-                self.forget_in_memory(&id, attempt);
+                self.forget_in_memory(id, attempt);
+                match meanwhile {
+                    Some(Meanwhile::Settled) => journal.settle(id, attempt),
+                    Some(Meanwhile::Forgotten) => journal.release(id, attempt),
+                    None => {}
+                }
+                drop(journaling);
+                self.gauge();
                 Ok(())
             }
             Err(error) => {
@@ -88,6 +126,9 @@ impl KeptReplies {
 
     /// The store says what became of it. The journal keeps it all the same, in case the store rolls back.
     pub(crate) fn settled(&self, id: &ConnectionId, attempt: AttemptId) {
+        if let Some(journaling) = lock(&self.journaling).get_mut(&attempt) {
+            journaling.meanwhile.get_or_insert(Meanwhile::Settled);
+        }
         self.forget_in_memory(id, attempt);
         if let Some(journal) = &self.journal {
             journal.settle(id, attempt);
@@ -97,6 +138,9 @@ impl KeptReplies {
 
     /// Forgets every reply of `id`: its user replaced or deleted what it would bring back.
     pub(crate) fn forget(&self, id: &ConnectionId) {
+        for journaling in lock(&self.journaling).values_mut().filter(|journaling| journaling.of == *id) {
+            journaling.meanwhile = Some(Meanwhile::Forgotten);
+        }
         self.in_memory().remove(id);
         if let Some(journal) = &self.journal {
             while let Some(attempt) = journal.newest_attempt(id) {

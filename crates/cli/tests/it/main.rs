@@ -2,4 +2,5 @@
 
 mod connections;
 mod home;
+mod instances;
 mod serve;

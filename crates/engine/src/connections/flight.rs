@@ -254,7 +254,8 @@ impl Pilot {
             Effect::Keep(held) => {
                 // A task of its own: the reply is made durable even if the flight ends first.
                 let flights = self.flights.clone();
-                let keeping = tokio::spawn(async move { flights.kept.keep(*held).await });
+                let held = flights.kept.remember(*held);
+                let keeping = tokio::spawn(async move { flights.kept.keep(&held).await });
                 self.begin(async move { Input::Journaled(keeping.await.unwrap_or(Err(()))) });
             }
             Effect::Publish(connection) => {

@@ -454,3 +454,48 @@ fn a_name_that_was_given_to_another_file_is_noticed() {
     fs::remove_file(&path).unwrap();
     assert!(!segment::still_names(&path, &file).unwrap());
 }
+
+#[tokio::test]
+async fn an_heir_that_dies_halfway_leaves_everything_to_the_next() {
+    let f = Fixture::new();
+    let dead = f.open(1);
+    dead.append(&alice(), attempt(1), b"one").await.unwrap();
+    dead.append(&connection("bob"), attempt(2), b"two").await.unwrap();
+    dead.close().await;
+
+    let heir = f.open(2);
+    let mut estate = f.adopt().abandoned.pop().unwrap();
+    let entries = read_all(&mut estate);
+    heir.append(&entries[0].connection, entries[0].attempt, &entries[0].payload).await.unwrap();
+    // It dies here: its locks are free, and its file and the one it took over are there.
+    drop(estate);
+    heir.close().await;
+
+    let next = f.open(3);
+    let Adoption { abandoned, running } = adopt(&f.dir(), instance(3), &f.barrier).unwrap();
+    assert_eq!((abandoned.len(), running.len()), (2, 0));
+    for mut estate in abandoned {
+        let entries = read_all(&mut estate);
+        estate.carry_over(&next, &entries).await.unwrap();
+    }
+    assert_eq!(next.depth(), 2, "each reply once");
+    assert_eq!(&next.newest(&alice()).await.unwrap().unwrap().payload[..], b"one");
+    assert_eq!(&next.newest(&connection("bob")).await.unwrap().unwrap().payload[..], b"two");
+    assert_eq!(f.files().len(), 1);
+}
+
+#[tokio::test]
+async fn of_two_heirs_one_adopts() {
+    let f = Fixture::new();
+    let dead = f.open(1);
+    dead.append(&alice(), attempt(1), b"one").await.unwrap();
+    dead.close().await;
+    let looks: Vec<_> = (0..8)
+        .map(|n| {
+            let (dir, barrier) = (f.dir(), f.barrier.clone());
+            std::thread::spawn(move || adopt(&dir, instance(100 + n), &barrier).unwrap())
+        })
+        .collect();
+    let found: Vec<Adoption> = looks.into_iter().map(|look| look.join().unwrap()).collect();
+    assert_eq!(found.iter().map(|adoption| adoption.abandoned.len()).sum::<usize>(), 1);
+}

@@ -1,9 +1,9 @@
 //! An engine to test: in memory, with a provider that remembers everything, and a clock that is told the time.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -11,16 +11,18 @@ use std::{
 
 use jiff::Timestamp;
 use tokenkeep_core::{
-    ConnectionId, IntegrationId, Rotation,
+    ConnectionId, InstanceId, IntegrationId, Rotation,
     ports::{
-        BoxFuture, Count, Expect, Kind, Page, Put, Query, Record, RecordKey, Store, StoreDescription, StoreError,
-        Version,
+        BoxFuture, Count, Expect, Kind, Page, Put, Query, Reach, Record, RecordKey, Store, StoreDescription,
+        StoreError, Version,
     },
 };
 use tokenkeep_engine::{
     Caller, ConnectionView, Engine, Error, Given, Parts, PutIntegration, PutMode, PutTokens, Ready, Settings,
+    StartError,
     barrier::{Barrier, RootKey},
     catalogue::{Catalogue, parse_provider_toml},
+    journal::adopt,
     transport::{HyperTransport, Pacer, Pacing, TransportOptions},
 };
 use tokenkeep_store::Memory;
@@ -58,6 +60,29 @@ impl World {
 
     /// One more instance. `seed` makes its ids its own.
     pub async fn engine(&self, seed: u64, journal_dir: Option<PathBuf>) -> Engine {
+        self.try_engine(seed, journal_dir).await.unwrap()
+    }
+
+    /// The same, for one that may be refused.
+    pub async fn try_engine(&self, seed: u64, journal_dir: Option<PathBuf>) -> Result<Engine, StartError> {
+        let (parts, settings) = self.parts(seed, journal_dir);
+        Engine::start(parts, settings).await
+    }
+
+    /// One more instance, in a runtime of its own, so that it can be killed.
+    pub async fn mortal(&self, seed: u64, journal_dir: Option<PathBuf>) -> Mortal {
+        let (parts, settings) = self.parts(seed, journal_dir);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let engine = runtime.spawn(Engine::start(parts, settings)).await.unwrap().unwrap();
+        Mortal { runtime, engine }
+    }
+
+    /// What seals everything in this world.
+    pub fn barrier(&self, seed: u64) -> Barrier {
+        Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], Arc::new(SeededEntropy::new(seed)))
+    }
+
+    fn parts(&self, seed: u64, journal_dir: Option<PathBuf>) -> (Parts, Settings) {
         let entropy = Arc::new(SeededEntropy::new(seed));
         let pacer = Arc::new(Pacer::new(self.clock.clone(), Pacing::default()));
         let transport = HyperTransport::new(self.clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
@@ -65,7 +90,7 @@ impl World {
             store: self.store.clone(),
             bus: self.bus.clone().map(|bus| Arc::new(bus) as _),
             shared_cache: self.shared_cache.clone().map(|cache| Arc::new(cache) as _),
-            barrier: Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], entropy.clone()),
+            barrier: self.barrier(seed),
             transport: Arc::new(transport),
             pacer: Some(pacer),
             catalogue: Catalogue::with([vec![self.catalogue_entry()], self.providers.clone()].concat()).unwrap(),
@@ -75,7 +100,7 @@ impl World {
         };
         let mut settings = Settings::new("http://localhost:7420".parse().unwrap());
         settings.return_to_origins = vec!["https://app.example.com".to_owned()];
-        Engine::start(parts, settings).await.unwrap()
+        (parts, settings)
     }
 
     pub fn catalogue_entry(&self) -> tokenkeep_core::Provider {
@@ -96,6 +121,31 @@ impl World {
              device_authorization_url = \"{base}/device\"\nissuer = \"{base}\"\n"
         );
         parse_provider_toml("fake", &text).unwrap()
+    }
+}
+
+/// An engine that can be killed: nothing of it goes on, and its journal's lock is free.
+pub struct Mortal {
+    runtime: tokio::runtime::Runtime,
+    pub engine: Engine,
+}
+
+impl Mortal {
+    /// Runs what is asked of it where it dies with it.
+    pub fn run<T: Send + 'static>(&self, what: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(what)
+    }
+
+    /// As `kill -9` would; `dir` is where its journal is.
+    pub async fn kill(self, dir: &Path, barrier: &Arc<Barrier>) {
+        let Self { runtime, engine } = self;
+        let instance = engine.instance();
+        drop(engine);
+        runtime.shutdown_background();
+        let nobody = InstanceId(tokenkeep_core::id::Ulid::nil());
+        while adopt(dir, nobody, barrier).unwrap().running.contains(&instance) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -192,6 +242,10 @@ pub struct Switchable {
     pub lets_others_in: AtomicBool,
     /// Connects are not written.
     pub refuses_connects: AtomicBool,
+    /// Instances cannot say that they are there.
+    pub refuses_instances: AtomicBool,
+    /// Who may use it, if not only this process.
+    pub reach: Mutex<Option<Reach>>,
 }
 
 impl Switchable {
@@ -209,7 +263,9 @@ fn unavailable() -> StoreError {
 
 impl Store for Switchable {
     fn describe(&self) -> StoreDescription {
-        self.inner.describe()
+        let reach = *self.reach.lock().unwrap();
+        let inner = self.inner.describe();
+        StoreDescription { reach: reach.unwrap_or(inner.reach), ..inner }
     }
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
@@ -223,6 +279,7 @@ impl Store for Switchable {
             let refused = match record.key.kind {
                 Kind::Connection => &self.refuses_writes,
                 Kind::AuthorizationRequest => &self.refuses_connects,
+                Kind::Instance => &self.refuses_instances,
                 _ => return self.inner.put(record, expect).await,
             };
             if refused.load(SeqCst) {

@@ -8,6 +8,7 @@ mod connect;
 mod connections;
 mod fast_lane;
 mod hostile;
+mod instances;
 mod keys;
 mod operations;
 mod outages;
