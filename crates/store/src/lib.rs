@@ -6,6 +6,8 @@
 //! - [`Memory`]: in this process, gone with it. For tests and trials.
 //! - [`Sqlite`]: one file on a local disk, the default. A write it has confirmed survives the loss of power.
 //! - [`Postgres`]: a PostgreSQL database, for instances anywhere; beside it a bus and a counter.
+//! - [`Redis`]: a Redis or Valkey server, its sentinels or its cluster; with [`RedisCache`], [`RedisBus`] and
+//!   [`RedisCounter`] to stand in front of any store.
 //! - [`layers`]: metrics and traces around any store.
 //! - `conformance` (behind the feature of that name): the one suite every store passes, and the faults on purpose that
 //!   prove it can fail.
@@ -39,7 +41,7 @@
 //! # }
 //! ```
 
-#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod page;
 
 #[cfg(any(feature = "conformance", test))]
@@ -49,6 +51,8 @@ pub mod layers;
 mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -56,5 +60,7 @@ pub mod sqlite;
 pub use memory::Memory;
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresBus, PostgresCounter, PostgresOptions};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisBus, RedisCache, RedisCounter, RedisOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
