@@ -101,7 +101,10 @@ impl Bus for RedisBus {
                     Err(error) => {
                         tries += 1;
                         // Another server may have become the primary meanwhile.
-                        if tries > 1 || error.kind() == ErrorKind::AuthenticationFailed || !self.link.find_again(&map).await {
+                        if tries > 1
+                            || error.kind() == ErrorKind::AuthenticationFailed
+                            || !self.link.find_again(&map).await
+                        {
                             return Err(BusError { reason: reason(&error) });
                         }
                     }

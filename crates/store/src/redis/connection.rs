@@ -87,11 +87,7 @@ impl Connection {
             let value = told.iter().find(|(field, _)| field == name).map(|(_, value)| value);
             value.and_then(|value| redis::from_redis_value_ref::<String>(value).ok()).unwrap_or_default()
         };
-        Ok(Greeting {
-            version: text("version"),
-            cluster: text("mode") == "cluster",
-            primary: text("role") == "master",
-        })
+        Ok(Greeting { version: text("version"), cluster: text("mode") == "cluster", primary: text("role") == "master" })
     }
 }
 

@@ -45,9 +45,22 @@ pub(super) fn is_moved(error: &RedisError) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Server(
-            ServerErrorKind::Moved | ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown
+            ServerErrorKind::Moved
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
         )
     )
+}
+
+/// Whether the server said that the user may not do what was asked, or that a script may not do it for the user.
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    let says = |text| error.detail().is_some_and(|detail| detail.contains(text));
+    match code(error) {
+        Some("NOPERM") => true,
+        Some("ERR") => says("user executing the script can't") || says("ACL failure in script"),
+        _ => false,
+    }
 }
 
 /// In our own words where we have some. What a server says may repeat what it was sent, so of others only the code is
@@ -59,7 +72,7 @@ pub(super) fn reason(error: &RedisError) -> String {
         Some("LOADING") => "the server is still loading its data".into(),
         Some("MISCONF") => "the server cannot write to its disk, and so takes no writes".into(),
         Some("NOREPLICAS") => "the server has too few replicas, and so takes no writes".into(),
-        Some("NOPERM") => "the user may not do what the store needs".into(),
+        _ if is_forbidden(error) => "the user may not do what the store needs".into(),
         Some("NOAUTH" | "WRONGPASS") => "the server does not accept the user and password".into(),
         Some("CLUSTERDOWN") => "the cluster is down, or does not serve all slots".into(),
         Some("MASTERDOWN") => "the primary is down".into(),

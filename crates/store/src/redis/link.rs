@@ -15,7 +15,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::{
     connection::{Connection, Node, within},
     error::{Failure, code, is_moved, reason, refused},
-    keys, open::OpenError,
+    keys,
+    open::OpenError,
     options::RedisOptions,
     scripts::Script,
 };
@@ -259,7 +260,7 @@ impl Link {
     pub(super) async fn find(&self) -> Result<bool, RedisError> {
         let current = self.map();
         let owners = match &self.kind {
-            Kind::Single => vec![self.options.target.seeds[0].clone()],
+            Kind::Single => vec![self.options.url.seeds[0].clone()],
             Kind::Sentinel(name) => vec![primary_of(&self.options, name).await?],
             Kind::Cluster(slots) => self.owners_of(slots, &current).await?,
         };
@@ -286,7 +287,7 @@ impl Link {
         let mut last = RedisError::from((ErrorKind::ClusterConnectionNotFound, "no server of the cluster answers"));
         // Those that are known now may be all that is left of those that were named.
         let known = current.nodes.values().map(|node| node.client.get_connection_info().addr().clone());
-        for seed in known.chain(self.options.target.seeds.iter().cloned()) {
+        for seed in known.chain(self.options.url.seeds.iter().cloned()) {
             match slots_at(&self.options, &seed).await {
                 Ok(ranges) => {
                     let owner = |slot: &u16| ranges.iter().find(|(from, to, _)| (*from..=*to).contains(slot));
@@ -389,12 +390,13 @@ async fn slots_at(
 /// Asks the sentinels which server is the primary called `name`.
 pub(super) async fn primary_of(options: &RedisOptions, name: &str) -> Result<ConnectionAddr, RedisError> {
     let mut last = RedisError::from((ErrorKind::EmptySentinelList, "no sentinel answers"));
-    for sentinel in &options.target.seeds {
+    for sentinel in &options.url.seeds {
         for authenticated in [true, false] {
             match primary_at(options, sentinel, authenticated, name).await {
                 Ok(Some(address)) => return Ok(address),
                 Ok(None) => {
-                    last = (ErrorKind::MasterNameNotFoundBySentinel, "the sentinels know no primary of that name").into();
+                    last =
+                        (ErrorKind::MasterNameNotFoundBySentinel, "the sentinels know no primary of that name").into();
                     break;
                 }
                 Err(error) => {
@@ -432,12 +434,12 @@ async fn ask_at(options: &RedisOptions, client: &redis::Client) -> Result<Connec
 /// Connects to the first of the servers that were named, or to the primary that the sentinels tell.
 pub(super) async fn first_contact(options: &RedisOptions) -> Result<Connection, OpenError> {
     let fail = |error: RedisError| OpenError::of(options, &error);
-    if let Some(name) = &options.target.sentinel {
+    if let Some(name) = &options.url.sentinel {
         let address = primary_of(options, name).await.map_err(fail)?;
         return ask_at(options, &options.client(&address).map_err(fail)?).await.map_err(fail);
     }
     let mut last = OpenError::Url;
-    for seed in &options.target.seeds {
+    for seed in &options.url.seeds {
         match ask_at(options, &options.client(seed).map_err(fail)?).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = fail(error),

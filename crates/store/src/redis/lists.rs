@@ -111,21 +111,17 @@ fn source(prefix: &str, query: &Query) -> Source {
         Filter::All => Source::Places(format!("{prefix}index:{kind}")),
         Filter::Label(name, value) => Source::Places(format!("{prefix}{}:{value}", keys::label_name(*name))),
         Filter::SealedBy(key) => Source::Places(format!("{prefix}sealed_by:{}", key.0)),
-        Filter::DueBefore(limit) => Source::Times {
-            set: format!("{prefix}due:{kind}"),
-            from: "-inf".into(),
-            to: micros(limit).to_string(),
-        },
+        Filter::DueBefore(limit) => {
+            Source::Times { set: format!("{prefix}due:{kind}"), from: "-inf".into(), to: micros(limit).to_string() }
+        }
         Filter::ExpiresBetween(from, to) => Source::Times {
             set: format!("{prefix}expires:{kind}"),
             from: micros(from).to_string(),
             to: format!("({}", micros(to)),
         },
-        Filter::ChangedSince(since) => Source::Times {
-            set: format!("{prefix}changed:{kind}"),
-            from: micros(since).to_string(),
-            to: "+inf".into(),
-        },
+        Filter::ChangedSince(since) => {
+            Source::Times { set: format!("{prefix}changed:{kind}"), from: micros(since).to_string(), to: "+inf".into() }
+        }
     }
 }
 
@@ -147,12 +143,7 @@ enum Places {
 }
 
 impl<'a> Walk<'a> {
-    async fn begin(
-        link: &'a Link,
-        query: &'a Query,
-        shard: usize,
-        after: Option<String>,
-    ) -> Result<Self, StoreError> {
+    async fn begin(link: &'a Link, query: &'a Query, shard: usize, after: Option<String>) -> Result<Self, StoreError> {
         let prefix = link.prefix(shard);
         let places = match source(&prefix, query) {
             Source::Places(set) => Places::Set { set, after, done: false },
@@ -244,5 +235,6 @@ pub(super) async fn get(link: &Link, key: &RecordKey) -> Result<Option<Record>, 
 }
 
 pub(super) fn parse<T: redis::FromRedisValue>(value: redis::Value) -> Result<T, StoreError> {
-    redis::from_redis_value(value).map_err(|_| Failure::Corrupt("an answer of another type than asked for".into()).into())
+    redis::from_redis_value(value)
+        .map_err(|_| Failure::Corrupt("an answer of another type than asked for".into()).into())
 }

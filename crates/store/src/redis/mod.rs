@@ -54,5 +54,5 @@ pub use cache::RedisCache;
 pub use counter::RedisCounter;
 pub use open::OpenError;
 pub use operations::{ClientLine, RedisOperations, ServerInfo, SlowCall};
-pub use options::RedisOptions;
+pub use options::{RedisOptions, RedisUrl};
 pub use store::Redis;

@@ -4,7 +4,7 @@ use redis::{Cmd, ErrorKind, RedisError, Value};
 
 use super::{
     connection::{Connection, Greeting, Node, info_field, read_only, within},
-    error::{code, reason},
+    error::{code, is_forbidden, reason},
     link::{Call, Kind, Link, first_contact},
     options::RedisOptions,
     scripts::PROBE,
@@ -129,15 +129,13 @@ impl OpenError {
         let location = options.location();
         match code(error) {
             Some("NOAUTH" | "WRONGPASS") => Self::Credentials { location },
-            Some("NOPERM") => Self::Forbidden { location, prefix: options.prefix.clone() },
+            _ if is_forbidden(error) => Self::Forbidden { location, prefix: options.prefix.clone() },
             Some("READONLY") => Self::ReadOnly { location },
-            // So says a script, of a command or key in it.
-            Some(_) if error.detail().is_some_and(|detail| detail.contains("ACL failure")) => {
-                Self::Forbidden { location, prefix: options.prefix.clone() }
-            }
             Some(_) => Self::Unusable { location, reason: reason(error) },
             None if error.kind() == ErrorKind::AuthenticationFailed => Self::Credentials { location },
-            None if error.kind() == ErrorKind::RESP3NotSupported => Self::TooOld { location, found: "5 or older".into() },
+            None if error.kind() == ErrorKind::RESP3NotSupported => {
+                Self::TooOld { location, found: "5 or older".into() }
+            }
             None => Self::Unreachable { location, reason: reason(error) },
         }
     }
@@ -159,12 +157,12 @@ pub(super) async fn connect(options: RedisOptions) -> Result<Link, OpenError> {
     if version(&greeting).is_some_and(|version| version < OLDEST) {
         return Err(OpenError::TooOld { location: options.location(), found: greeting.version });
     }
-    let kind = if let Some(name) = &options.target.sentinel {
+    let kind = if let Some(name) = &options.url.sentinel {
         Kind::Sentinel(name.clone())
     } else if greeting.cluster {
         let shards = shards(&options, &mut connection).await?;
         Kind::Cluster(slots(&options, &mut connection, shards).await?)
-    } else if options.target.seeds.len() > 1 {
+    } else if options.url.seeds.len() > 1 {
         return Err(OpenError::NoCluster { location: options.location() });
     } else {
         Kind::Single
@@ -320,10 +318,7 @@ fn parse<T: redis::FromRedisValue>(options: &RedisOptions, value: Value) -> Resu
     redis::from_redis_value(value).map_err(|error| OpenError::of(options, &error.into()))
 }
 
-async fn ask<T>(
-    options: &RedisOptions,
-    answer: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, OpenError> {
+async fn ask<T>(options: &RedisOptions, answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, OpenError> {
     let answer = within(options.connect_timeout, answer).await.unwrap_or_else(|| Err(super::connection::too_slow()));
     answer.map_err(|error| OpenError::of(options, &error))
 }

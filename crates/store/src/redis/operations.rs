@@ -110,7 +110,8 @@ impl RedisOperations {
         for (address, node) in &self.link.map().nodes {
             let text: String = parse(self.ask(node, &redis::cmd("INFO")).await?)?;
             let field = |name: &'static str| Some((name, super::connection::info_field(&text, name)?.to_owned()));
-            servers.push(ServerInfo { address: address.clone(), fields: FIELDS.into_iter().filter_map(field).collect() });
+            servers
+                .push(ServerInfo { address: address.clone(), fields: FIELDS.into_iter().filter_map(field).collect() });
         }
         Ok(servers)
     }

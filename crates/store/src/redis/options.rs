@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates};
+use redis::{
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
+};
 
 use super::open::OpenError;
 
@@ -40,12 +42,13 @@ pub struct RedisOptions {
     pub shards: usize,
     /// The certificate of the authority that signed the server's, in PEM; without it, those the system trusts.
     pub ca_certificate: Option<Vec<u8>>,
-    pub(super) target: Target,
+    /// Where it is, and who asks.
+    pub url: RedisUrl,
 }
 
-/// What the URL names.
+/// What a URL names: see [`RedisOptions`]. It holds the password, and does not show it.
 #[derive(Clone)]
-pub(super) struct Target {
+pub struct RedisUrl {
     pub(super) seeds: Vec<ConnectionAddr>,
     /// The name of the primary, if `seeds` are sentinels.
     pub(super) sentinel: Option<String>,
@@ -67,14 +70,14 @@ impl RedisOptions {
             allow_without_aof: false,
             shards: 16,
             ca_certificate: None,
-            target: Target::parse(url).ok_or(OpenError::Url)?,
+            url: RedisUrl::new(url)?,
         })
     }
 
     /// Where that is, without user and password.
     pub(super) fn location(&self) -> String {
-        let seeds: Vec<_> = self.target.seeds.iter().map(ToString::to_string).collect();
-        match &self.target.sentinel {
+        let seeds: Vec<_> = self.url.seeds.iter().map(ToString::to_string).collect();
+        match &self.url.sentinel {
             None => seeds.join(","),
             Some(primary) => format!("{primary} at {}", seeds.join(",")),
         }
@@ -82,7 +85,7 @@ impl RedisOptions {
 
     /// How to connect to the server at `address`.
     pub(super) fn client(&self, address: &ConnectionAddr) -> Result<redis::Client, redis::RedisError> {
-        let info = address.clone().into_connection_info()?.set_redis_settings(self.target.settings.clone());
+        let info = address.clone().into_connection_info()?.set_redis_settings(self.url.settings.clone());
         self.client_of(info)
     }
 
@@ -94,7 +97,7 @@ impl RedisOptions {
     ) -> Result<redis::Client, redis::RedisError> {
         let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
         if authenticated {
-            settings = self.target.settings.clone().set_db(0);
+            settings = self.url.settings.clone().set_db(0);
         }
         self.client_of(address.clone().into_connection_info()?.set_redis_settings(settings))
     }
@@ -111,7 +114,7 @@ impl RedisOptions {
 
     /// The address of another server that is spoken to in the same way.
     pub(super) fn address(&self, host: &str, port: u16) -> ConnectionAddr {
-        match self.target.seeds.first() {
+        match self.url.seeds.first() {
             Some(ConnectionAddr::TcpTls { insecure, tls_params, .. }) => ConnectionAddr::TcpTls {
                 host: host.to_owned(),
                 port,
@@ -120,6 +123,13 @@ impl RedisOptions {
             },
             _ => ConnectionAddr::Tcp(host.to_owned(), port),
         }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seeds: Vec<_> = self.seeds.iter().map(ToString::to_string).collect();
+        f.debug_struct("RedisUrl").field("seeds", &seeds).field("sentinel", &self.sentinel).finish_non_exhaustive()
     }
 }
 
@@ -132,7 +142,34 @@ impl fmt::Debug for RedisOptions {
     }
 }
 
-impl Target {
+impl RedisUrl {
+    /// Understands `url`, or refuses it without repeating it.
+    pub fn new(url: &str) -> Result<Self, OpenError> {
+        Self::parse(url).ok_or(OpenError::Url)
+    }
+
+    /// Whether it names a password.
+    pub fn has_password(&self) -> bool {
+        self.settings.password().is_some()
+    }
+
+    /// The same with `password`.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> Self {
+        self.settings = self.settings.set_password(password);
+        self
+    }
+
+    /// Whether all it names is on this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.seeds.iter().all(|seed| match seed {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => {
+                host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+            }
+            _ => false,
+        })
+    }
+
     fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let (scheme, sentinel) = match scheme.split_once('+') {
@@ -148,12 +185,11 @@ impl Target {
         // A password may hold an @ that nobody escaped; a host has none.
         let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
         let user = if user.is_empty() { String::new() } else { format!("{user}@") };
-        let (primary, database) = match sentinel {
-            false => (None, path),
-            true => {
-                let (primary, database) = path.split_once('/').unwrap_or((path, ""));
-                (Some(primary.to_owned()).filter(|name| !name.is_empty()).map(Some)?, database)
-            }
+        let (primary, database) = if sentinel {
+            let (primary, database) = path.split_once('/').unwrap_or((path, ""));
+            (Some(Some(primary.to_owned()).filter(|name| !name.is_empty())?), database)
+        } else {
+            (None, path)
         };
         let mut settings = None;
         let mut seeds = Vec::new();
@@ -175,15 +211,15 @@ mod tests {
     fn a_url_names_one_server_several_or_sentinels() {
         let one = RedisOptions::new("redis://alice:p%40ss@example.org:6380/3").unwrap();
         assert_eq!(one.location(), "example.org:6380");
-        assert_eq!(one.target.settings.username(), Some("alice"));
-        assert_eq!(one.target.settings.password(), Some("p@ss"));
-        assert_eq!(one.target.settings.db(), 3);
+        assert_eq!(one.url.settings.username(), Some("alice"));
+        assert_eq!(one.url.settings.password(), Some("p@ss"));
+        assert_eq!(one.url.settings.db(), 3);
         let cluster = RedisOptions::new("rediss://:pw@a:1,b:2").unwrap();
         assert_eq!(cluster.location(), "a:1,b:2");
-        assert!(cluster.target.seeds.iter().all(|seed| matches!(seed, ConnectionAddr::TcpTls { insecure: false, .. })));
+        assert!(cluster.url.seeds.iter().all(|seed| matches!(seed, ConnectionAddr::TcpTls { insecure: false, .. })));
         let sentinel = RedisOptions::new("redis+sentinel://:pw@a:1,b:2/main/4").unwrap();
         assert_eq!(sentinel.location(), "main at a:1,b:2");
-        assert_eq!((sentinel.target.sentinel.as_deref(), sentinel.target.settings.db()), (Some("main"), 4));
+        assert_eq!((sentinel.url.sentinel.as_deref(), sentinel.url.settings.db()), (Some("main"), 4));
     }
 
     #[test]
@@ -206,6 +242,20 @@ mod tests {
     #[test]
     fn a_password_is_not_shown() {
         let options = RedisOptions::new("redis://alice:secret@a").unwrap();
-        assert!(!format!("{options:?} {}", options.location()).contains("secret"));
+        let shown = format!("{options:?} {:?} {}", options.url, options.location());
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn a_url_says_whether_it_has_a_password_and_stays_on_this_machine() {
+        for (url, password, loopback) in [
+            ("redis://localhost", false, true),
+            ("rediss://:pw@127.0.0.2:1,[::1]:2", true, true),
+            ("redis://alice@127.0.0.1,example.org", false, false),
+        ] {
+            let url = RedisUrl::new(url).unwrap();
+            assert_eq!((url.has_password(), url.is_loopback()), (password, loopback), "{url:?}");
+            assert!(url.with_password("pw").has_password());
+        }
     }
 }

@@ -89,17 +89,7 @@ fn read(key: RecordKey, packed: &[u8]) -> Option<Record> {
             length => labels.push((name, take(length)?)),
         }
     }
-    Some(Record {
-        key,
-        version,
-        changed_at,
-        expires_at,
-        due_at,
-        labels,
-        sealed_by,
-        sealed: rest.to_vec(),
-        deleted,
-    })
+    Some(Record { key, version, changed_at, expires_at, due_at, labels, sealed_by, sealed: rest.to_vec(), deleted })
 }
 
 #[cfg(test)]

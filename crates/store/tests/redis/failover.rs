@@ -1,0 +1,93 @@
+//! A primary that is lost, and its successor.
+
+use tokenkeep_core::ports::{Bus, Expect, Put, Store, StoreError};
+use tokenkeep_services::{Cluster, Redis as Server, Sentinel};
+use tokenkeep_store::{Redis, RedisBus, RedisOptions};
+
+use crate::help::{has, record};
+
+/// Writes until it is taken; what is in doubt is looked up.
+async fn write(store: &Redis, id: &str) {
+    loop {
+        match store.put(&record(id), Expect::Absent).await {
+            Ok(Put::Committed(_)) => return,
+            Ok(Put::Conflict) => panic!("{id} was there already"),
+            Ok(Put::Unknown) if has(store, id).await => return,
+            Ok(Put::Unknown) | Err(StoreError::Unavailable { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn at_sentinels(trio: &Sentinel) -> RedisOptions {
+    let hosts: Vec<_> =
+        trio.urls().iter().map(|url| url["redis://".len()..].trim_end_matches('/').to_owned()).collect();
+    let url = format!("redis+sentinel://:redis@{}/{}", hosts.join(","), Sentinel::PRIMARY_NAME);
+    RedisOptions::new(&url).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_answered_when_a_replica_has_it() {
+    let primary = Server::start().unwrap();
+    let replica = Server::replica_of(&primary).unwrap();
+    let store = Redis::connect(RedisOptions::new(&primary.url()).unwrap()).await.unwrap();
+    for n in 0..20 {
+        assert!(matches!(store.put(&record(&n.to_string()), Expect::Absent).await, Ok(Put::Committed(_))));
+        let there = replica.command(&["EXISTS", &format!("oauth:connection:{n}")]).unwrap();
+        assert!(there.contains('1'), "{n}: {there}");
+    }
+    let stats = primary.command(&["INFO", "commandstats"]).unwrap();
+    // And once more, since the server had to be given the script.
+    assert!(stats.contains("cmdstat_wait:calls=21,"), "{stats}");
+    // Nobody is waited for in vain for long: the record is there, and can be read.
+    replica.pause();
+    assert!(matches!(store.put(&record("alone"), Expect::Absent).await, Ok(Put::Committed(_))));
+    assert!(has(&store, "alone").await);
+    replica.resume();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_successor_that_sentinels_name_is_found() {
+    let trio = Sentinel::start().unwrap();
+    let store = Redis::connect(at_sentinels(&trio)).await.unwrap();
+    let bus = RedisBus::connect(at_sentinels(&trio)).await.unwrap();
+    let mut listener = bus.subscribe().await.unwrap();
+    for n in 0..50 {
+        write(&store, &format!("before-{n}")).await;
+    }
+    let lost = trio.kill_primary().unwrap();
+    assert!(matches!(store.get(&record("before-0").key).await, Err(StoreError::Unavailable { .. })));
+    assert!(listener.next().await.is_err());
+    trio.until_failed_over(lost).unwrap();
+    for n in 0..50 {
+        write(&store, &format!("after-{n}")).await;
+        assert!(has(&store, &format!("before-{n}")).await, "{n}");
+    }
+    let mut listener = bus.subscribe().await.unwrap();
+    bus.publish(b"heard").await.unwrap();
+    assert_eq!(listener.next().await.unwrap(), b"heard");
+    // The old one comes back as a replica, and is not mistaken for what it was.
+    trio.restart(lost).unwrap();
+    trio.until_replicating(lost).unwrap();
+    write(&store, "last").await;
+    assert!(has(&store, "last").await && has(&store, "before-0").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_of_a_cluster_is_succeeded_by_its_replica() {
+    let cluster = Cluster::start().unwrap();
+    let hosts: Vec<_> = cluster.nodes().iter().map(tokenkeep_services::RedisAt::address).collect();
+    let url = format!("redis://:redis@{}/", hosts.join(","));
+    let store = Redis::connect(RedisOptions::new(&url).unwrap()).await.unwrap();
+    for n in 0..64 {
+        write(&store, &format!("before-{n}")).await;
+    }
+    // Whose slot it is does not matter: each primary has some of the shards.
+    let lost = cluster.kill_primary_of(0).unwrap();
+    cluster.until_failed_over(0, lost).unwrap();
+    cluster.until_ok().unwrap();
+    for n in 0..64 {
+        write(&store, &format!("after-{n}")).await;
+        assert!(has(&store, &format!("before-{n}")).await, "{n}");
+    }
+}
