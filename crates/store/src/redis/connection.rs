@@ -141,6 +141,14 @@ impl Node {
         }
     }
 
+    /// Has whoever asks next connect anew.
+    pub(super) fn close_all(&self) {
+        for shared in &self.shared {
+            shared.current().take();
+        }
+        self.idle().clear();
+    }
+
     /// A connection of one's own.
     pub(super) async fn own(&self) -> Result<Own<'_>, RedisError> {
         let permit = within(self.connect_timeout, self.own.acquire())

@@ -9,14 +9,14 @@ use std::{
     },
 };
 
-use redis::{Cmd, ConnectionAddr, ErrorKind, RedisError, Value};
+use redis::{Cmd, ErrorKind, RedisError, Value};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    connection::{Connection, Node, within},
+    connection::{Connection, Node, too_slow, within},
+    discovery,
     error::{Failure, code, is_moved, reason, refused},
     keys,
-    open::OpenError,
     options::RedisOptions,
     scripts::Script,
 };
@@ -90,14 +90,17 @@ impl Link {
 
     /// Asks something that changes nothing, a second time if need be.
     pub(super) async fn read(&self, shard: usize, command: &Cmd) -> Result<Value, Failure> {
-        let mut used = None;
+        let (map, mut used) = (self.map(), None);
         let answer = within(self.options.read_timeout, self.read_patiently(shard, command, &mut used)).await;
-        if answer.is_none()
-            && let Some((node, connection)) = used
-        {
+        if let Some(answer) = answer {
+            return answer;
+        }
+        if let Some((node, connection)) = used {
             node.distrust(&connection);
         }
-        answer.unwrap_or_else(|| Err(Failure::NothingDone("the server takes too long".into())))
+        // One that hangs says nothing of its successor. This read has waited long enough; the next is to find it.
+        self.find_again(&map).await;
+        Err(Failure::NothingDone(reason(&too_slow())))
     }
 
     async fn read_patiently(
@@ -135,7 +138,10 @@ impl Link {
             let map = self.map();
             let error = match self.write_once(&map, shard, script, call, kept).await {
                 Written::Done(value) => return Ok(value),
-                Written::InDoubt(reason) => return Err(Failure::InDoubt(reason)),
+                Written::InDoubt(reason) => {
+                    self.find_again(&map).await;
+                    return Err(Failure::InDoubt(reason));
+                }
                 Written::Not(error) => error,
             };
             if tries > TRIES || !self.may_succeed(&map, &error, tries).await {
@@ -156,7 +162,7 @@ impl Link {
         let (mut replicas, ask_again) = node.replicas.known();
         if replicas.is_none() {
             match within(self.options.read_timeout, own.connection.ask(&info_replication())).await {
-                None => return Written::Not(super::connection::too_slow()),
+                None => return Written::Not(too_slow()),
                 Some(Err(error)) if code(&error).is_none() => return Written::Not(error),
                 Some(answer) => replicas = Some(node.replicas.told(&answer)),
             }
@@ -187,6 +193,10 @@ impl Link {
                 }
                 Err(error) => {
                     own.give_back();
+                    if code(&error) == Some("READONLY") {
+                        // What it answers from now on may be old; a new connection is made to a primary only.
+                        node.close_all();
+                    }
                     Written::Not(error)
                 }
                 Ok(value) => {
@@ -251,7 +261,11 @@ impl Link {
         }
         let finding = self.finding.lock().await;
         let current = self.map();
-        let changed = !Arc::ptr_eq(&current, seen) || self.find().await.unwrap_or(false);
+        let changed = if Arc::ptr_eq(&current, seen) {
+            within(self.options.connect_timeout, self.find()).await.and_then(Result::ok).unwrap_or(false)
+        } else {
+            true
+        };
         drop(finding);
         changed
     }
@@ -261,8 +275,8 @@ impl Link {
         let current = self.map();
         let owners = match &self.kind {
             Kind::Single => vec![self.options.url.seeds[0].clone()],
-            Kind::Sentinel(name) => vec![primary_of(&self.options, name).await?],
-            Kind::Cluster(slots) => self.owners_of(slots, &current).await?,
+            Kind::Sentinel(name) => vec![discovery::primary_of(&self.options, name).await?],
+            Kind::Cluster(slots) => discovery::owners_of(&self.options, slots, &current).await?,
         };
         let mut nodes = BTreeMap::new();
         for owner in &owners {
@@ -281,27 +295,6 @@ impl Link {
             *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Map { nodes, owners });
         }
         Ok(changed)
-    }
-
-    async fn owners_of(&self, slots: &[u16], current: &Map) -> Result<Vec<ConnectionAddr>, RedisError> {
-        let mut last = RedisError::from((ErrorKind::ClusterConnectionNotFound, "no server of the cluster answers"));
-        // Those that are known now may be all that is left of those that were named.
-        let known = current.nodes.values().map(|node| node.client.get_connection_info().addr().clone());
-        for seed in known.chain(self.options.url.seeds.iter().cloned()) {
-            match slots_at(&self.options, &seed).await {
-                Ok(ranges) => {
-                    let owner = |slot: &u16| ranges.iter().find(|(from, to, _)| (*from..=*to).contains(slot));
-                    let owners: Option<Vec<_>> =
-                        slots.iter().map(|slot| owner(slot).map(|(_, _, address)| address.clone())).collect();
-                    match owners {
-                        Some(owners) => return Ok(owners),
-                        None => last = redis::make_extension_error("CLUSTERDOWN".into(), None),
-                    }
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 }
 
@@ -347,103 +340,4 @@ fn info_replication() -> Cmd {
 
 fn milliseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-/// Asks at `address` which server has which slots.
-async fn slots_at(
-    options: &RedisOptions,
-    address: &ConnectionAddr,
-) -> Result<Vec<(u16, u16, ConnectionAddr)>, RedisError> {
-    let mut connection = ask_at(options, &options.client(address)?).await?;
-    let mut command = redis::cmd("CLUSTER");
-    command.arg("SLOTS");
-    let value = within(options.connect_timeout, connection.ask(&command)).await;
-    let ranges: Vec<(u16, u16, Vec<Value>)> = {
-        let rows: Vec<Vec<Value>> = redis::from_redis_value(value.ok_or_else(super::connection::too_slow)??)?;
-        let mut ranges = Vec::with_capacity(rows.len());
-        for row in rows {
-            let mut row = row.into_iter();
-            let (Some(from), Some(to), Some(owner)) = (row.next(), row.next(), row.next()) else { continue };
-            ranges.push((
-                redis::from_redis_value(from)?,
-                redis::from_redis_value(to)?,
-                redis::from_redis_value(owner)?,
-            ));
-        }
-        ranges
-    };
-    let mut owners = Vec::with_capacity(ranges.len());
-    for (from, to, owner) in ranges {
-        let mut owner = owner.into_iter();
-        let host: Option<String> = owner.next().map(redis::from_redis_value).transpose()?.flatten();
-        let port: u16 = owner.next().map(redis::from_redis_value).transpose()?.unwrap_or_default();
-        // A server that does not know its own name is where it was asked.
-        let host = host.filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| match address {
-            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
-            _ => String::new(),
-        });
-        owners.push((from, to, options.address(&host, port)));
-    }
-    Ok(owners)
-}
-
-/// Asks the sentinels which server is the primary called `name`.
-pub(super) async fn primary_of(options: &RedisOptions, name: &str) -> Result<ConnectionAddr, RedisError> {
-    let mut last = RedisError::from((ErrorKind::EmptySentinelList, "no sentinel answers"));
-    for sentinel in &options.url.seeds {
-        for authenticated in [true, false] {
-            match primary_at(options, sentinel, authenticated, name).await {
-                Ok(Some(address)) => return Ok(address),
-                Ok(None) => {
-                    last =
-                        (ErrorKind::MasterNameNotFoundBySentinel, "the sentinels know no primary of that name").into();
-                    break;
-                }
-                Err(error) => {
-                    let unwelcome = error.kind() == ErrorKind::AuthenticationFailed || code(&error).is_some();
-                    last = error;
-                    if !unwelcome {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    Err(last)
-}
-
-async fn primary_at(
-    options: &RedisOptions,
-    sentinel: &ConnectionAddr,
-    authenticated: bool,
-    name: &str,
-) -> Result<Option<ConnectionAddr>, RedisError> {
-    let mut connection = ask_at(options, &options.sentinel_client(sentinel, authenticated)?).await?;
-    let mut command = redis::cmd("SENTINEL");
-    command.arg("get-master-addr-by-name").arg(name);
-    let value = within(options.connect_timeout, connection.ask(&command)).await;
-    let told: Option<(String, u16)> = redis::from_redis_value(value.ok_or_else(super::connection::too_slow)??)?;
-    Ok(told.map(|(host, port)| options.address(&host, port)))
-}
-
-async fn ask_at(options: &RedisOptions, client: &redis::Client) -> Result<Connection, RedisError> {
-    let opening = Connection::open(client, options.connect_timeout, |_| {});
-    within(options.connect_timeout, opening).await.unwrap_or_else(|| Err(super::connection::too_slow()))
-}
-
-/// Connects to the first of the servers that were named, or to the primary that the sentinels tell.
-pub(super) async fn first_contact(options: &RedisOptions) -> Result<Connection, OpenError> {
-    let fail = |error: RedisError| OpenError::of(options, &error);
-    if let Some(name) = &options.url.sentinel {
-        let address = primary_of(options, name).await.map_err(fail)?;
-        return ask_at(options, &options.client(&address).map_err(fail)?).await.map_err(fail);
-    }
-    let mut last = OpenError::Url;
-    for seed in &options.url.seeds {
-        match ask_at(options, &options.client(seed).map_err(fail)?).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => last = fail(error),
-        }
-    }
-    Err(last)
 }

@@ -38,6 +38,7 @@ mod bus;
 mod cache;
 mod connection;
 mod counter;
+mod discovery;
 mod error;
 mod keys;
 mod link;

@@ -3,9 +3,10 @@
 use redis::{Cmd, ErrorKind, RedisError, Value};
 
 use super::{
-    connection::{Connection, Greeting, Node, info_field, read_only, within},
+    connection::{Connection, Greeting, Node, info_field, read_only, too_slow, within},
+    discovery::first_contact,
     error::{code, is_forbidden, reason},
-    link::{Call, Kind, Link, first_contact},
+    link::{Call, Kind, Link},
     options::RedisOptions,
     scripts::PROBE,
 };
@@ -199,7 +200,7 @@ async fn probe_at(link: &Link, shard: usize, probe: &Call) -> Result<(), RedisEr
     let map = link.map();
     let mut own = map.owner(shard)?.own().await?;
     let answer = within(link.options.write_timeout, own.connection.ask(&PROBE.command(probe, false))).await;
-    answer.ok_or_else(super::connection::too_slow)??;
+    answer.ok_or_else(too_slow)??;
     own.give_back();
     Ok(())
 }
@@ -242,7 +243,7 @@ async fn setting(
         // Those who run a Redis for others forbid or rename the command.
         Some(Err(error)) if code(&error).is_some() => {}
         Some(Err(error)) => return Err(OpenError::of(options, &error)),
-        None => return Err(OpenError::of(options, &super::connection::too_slow())),
+        None => return Err(OpenError::of(options, &too_slow())),
     }
     let mut info = redis::cmd("INFO");
     info.arg(section);
@@ -319,7 +320,7 @@ fn parse<T: redis::FromRedisValue>(options: &RedisOptions, value: Value) -> Resu
 }
 
 async fn ask<T>(options: &RedisOptions, answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, OpenError> {
-    let answer = within(options.connect_timeout, answer).await.unwrap_or_else(|| Err(super::connection::too_slow()));
+    let answer = within(options.connect_timeout, answer).await.unwrap_or_else(|| Err(too_slow()));
     answer.map_err(|error| OpenError::of(options, &error))
 }
 

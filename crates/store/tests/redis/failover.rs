@@ -91,3 +91,37 @@ async fn a_primary_of_a_cluster_is_succeeded_by_its_replica() {
         assert!(has(&store, &format!("before-{n}")).await, "{n}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_only_hangs_is_left_for_its_successor_by_readers_too() {
+    let trio = Sentinel::start().unwrap();
+    let short = std::time::Duration::from_millis(200);
+    let options = RedisOptions { read_timeout: short, ..at_sentinels(&trio) };
+    let store = Redis::connect(options).await.unwrap();
+    write(&store, "a").await;
+    assert!(has(&store, "a").await);
+    // Its connections stay open, and it takes new ones.
+    let hung = trio.pause_primary().unwrap();
+    assert!(matches!(store.get(&record("a").key).await, Err(StoreError::Unavailable { .. })));
+    trio.until_failed_over(hung).unwrap();
+    let mut asked = 0;
+    while !has(&store, "a").await {
+        asked += 1;
+        assert!(asked < 20, "the successor is not found");
+    }
+    trio.resume(hung);
+}
+
+#[tokio::test]
+async fn a_primary_that_became_a_replica_is_not_read_any_more() {
+    let (server, other) = (Server::start().unwrap(), Server::start().unwrap());
+    let store = Redis::connect(RedisOptions::new(&server.url()).unwrap()).await.unwrap();
+    assert!(matches!(store.put(&record("a"), Expect::Absent).await, Ok(Put::Committed(_))));
+    assert!(has(&store, "a").await);
+    server.command(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]).unwrap();
+    let error = store.put(&record("b"), Expect::Absent).await.unwrap_err();
+    assert!(error.to_string().contains("read-only replica"), "{error}");
+    assert!(matches!(store.get(&record("a").key).await, Err(StoreError::Unavailable { .. })));
+    server.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    assert!(matches!(store.put(&record("b"), Expect::Absent).await, Ok(Put::Committed(_) | Put::Conflict)));
+}
