@@ -96,9 +96,6 @@ async fn examine(context: &Context, findings: &mut Findings) {
     };
     let file = config.file.as_ref().map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
     findings.of("configuration", Installation::read(&config, &context.environment).map(|_| format!("{file}, valid")));
-    for note in store::unused(&context.environment) {
-        findings.add("environment", Verdict::Doubtful, note);
-    }
     let dir = match (&context.global.data_dir, config.data_dir(&context.environment)) {
         (Some(dir), _) => DataDir::at(std::path::absolute(dir).unwrap_or_else(|_| dir.clone())),
         (None, Ok(dir)) => DataDir::at(dir),
@@ -114,6 +111,9 @@ async fn examine(context: &Context, findings: &mut Findings) {
         Err(error) => findings.add("data", Verdict::Bad, format!("{error:#}")),
     }
     let choice = Choice::make(&config, &context.environment, &dir);
+    for note in choice.iter().flat_map(|choice| store::unused(choice, &context.environment)) {
+        findings.add("environment", Verdict::Doubtful, note);
+    }
     findings.of("store", choice.as_ref().map_err(|e| anyhow!("{e:#}")).and_then(database));
     sealing_key(&config, &dir, findings);
     server(context, &dir, findings).await;
@@ -132,7 +132,9 @@ fn clock(findings: &mut Findings) {
 fn database(choice: &Choice) -> Result<String> {
     let Choice { place, chosen_by } = choice;
     match place {
-        Place::Memory => Ok(format!("{place} ({chosen_by})")),
+        Place::Memory | Place::EnvFile(_) | Place::Postgres(_) | Place::Redis(_) | Place::Vault(_) => {
+            Ok(format!("{place} ({chosen_by})"))
+        }
         Place::Sqlite(path) => match std::fs::metadata(path) {
             Ok(meta) => Ok(format!("{place} ({chosen_by}), {} KiB", meta.len() / 1024)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

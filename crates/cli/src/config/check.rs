@@ -18,9 +18,6 @@ use super::{
 /// Sections of later versions.
 const LATER_SECTIONS: [&str; 8] = ["issuer", "client", "mirror", "protect", "webhook", "sessions", "compat", "audit"];
 
-/// Keys of later versions.
-const LATER_KEYS: [(&str, &str); 1] = [("cache", "redis_url")];
-
 /// Refuses keys that nobody reads: a typing error must not silently mean the default.
 pub(super) fn keys(figment: &Figment) -> Result<()> {
     // Figment's own extraction would refuse them too, but only knows the file of the table, not of the key.
@@ -61,9 +58,6 @@ fn unknown_section(name: &str, place: &str) -> anyhow::Error {
 
 fn unknown_key(section: &Section, key: &str, place: &str) -> anyhow::Error {
     let table = if section.many { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
-    if LATER_KEYS.contains(&(section.name, key)) {
-        return anyhow!("{place}: the key `{key}` in {table} is not in this version of tokenkeep; remove it");
-    }
     let names = || section.keys.iter().map(|Key { name, .. }| *name);
     match nearest(key, names()) {
         Some(meant) => anyhow!("{place}: there is no key `{key}` in {table}; did you mean `{meant}`?"),

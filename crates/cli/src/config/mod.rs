@@ -137,7 +137,11 @@ impl Config {
         check::keys(&figment)?;
         let sections: Sections = figment.extract().map_err(|error| check::value_error(&error))?;
         let catalogue = providers::catalogue(file.as_ref())?;
-        let store_named_by = sections.store.url.is_some().then(|| check::origin(&figment, "store.url"));
+        let store_named_by = match (&sections.store.url, &sections.store.url_file) {
+            (Some(_), _) => Some(check::origin(&figment, "store.url")),
+            (None, Some(_)) => Some(check::origin(&figment, "store.url_file")),
+            (None, None) => None,
+        };
         Ok(Self {
             server: sections.server,
             store: sections.store,

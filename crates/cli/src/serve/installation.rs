@@ -40,7 +40,7 @@ impl Installation {
         let seeds = config.connections.iter().enumerate();
         Ok(Self {
             keys: keys.map(|(i, k)| api_key(k).with_context(|| numbered("key", i))).collect::<Result<_>>()?,
-            admin_key: environment.text("TOKENKEEP_ADMIN_KEY")?.map(Secret::from),
+            admin_key: admin_key(environment)?,
             integrations: integrations
                 .map(|(i, x)| integration(x).with_context(|| numbered("integration", i)))
                 .collect::<Result<_>>()?,
@@ -93,6 +93,17 @@ async fn plant(engine: &Engine, seed: Seed) -> Result<()> {
         ),
     }
     Ok(())
+}
+
+fn admin_key(environment: &Environment) -> Result<Option<Secret>> {
+    match (environment.text("TOKENKEEP_ADMIN_KEY")?, environment.os("TOKENKEEP_ADMIN_KEY_FILE")) {
+        (Some(_), Some(_)) => bail!("TOKENKEEP_ADMIN_KEY and TOKENKEEP_ADMIN_KEY_FILE are both set; keep one"),
+        (Some(key), None) => Ok(Some(Secret::from(key))),
+        (None, Some(file)) => {
+            read_secret_file(file.as_ref()).map(Some).context("TOKENKEEP_ADMIN_KEY_FILE cannot be used")
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 fn required<'a>(name: &str, value: Option<&'a String>) -> Result<&'a str> {

@@ -1,5 +1,6 @@
 //! `tokenkeep serve`: everything is put together here, and ends here.
 
+mod backends;
 mod banner;
 pub(crate) mod data_dir;
 mod hardening;
@@ -8,6 +9,7 @@ pub(crate) mod listen;
 mod logging;
 pub(crate) mod sealing_key;
 mod secret_files;
+pub(crate) mod server_url;
 mod signals;
 pub(crate) mod store;
 
@@ -26,8 +28,8 @@ use tokio::sync::watch;
 use url::Url;
 
 use self::{
-    banner::Banner, data_dir::DataDir, installation::Installation, sealing_key::StoreFacts, signals::Signals,
-    store::Choice,
+    backends::Backends, banner::Banner, data_dir::DataDir, installation::Installation, sealing_key::StoreFacts,
+    signals::Signals, store::Choice,
 };
 use crate::{args, config::Config, environment::Environment};
 
@@ -52,7 +54,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let dir = DataDir::at(config.data_dir(environment)?);
     let choice = Choice::make(&config, environment, &dir)?;
     tracing::info!(store = %choice.place, chosen_by = choice.chosen_by, "starting");
-    for note in store::unused(environment) {
+    for note in store::unused(&choice, environment) {
         tracing::warn!("{note}");
     }
     let installation = Installation::read(&config, environment)?;
@@ -64,7 +66,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let store = choice.open().await?;
+    let Backends { store } = Backends::open(&choice).await?;
     let facts = StoreFacts {
         is_ours: choice.is_ours(&dir),
         is_empty: store::is_empty(&*store).await.context("the store cannot be read")?,

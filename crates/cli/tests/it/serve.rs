@@ -63,7 +63,7 @@ fn what_cannot_be_right_is_refused_in_a_sentence() {
 
     home.config.clear();
     home.env = vec![("TOKEN_STORE".to_owned(), "redis".to_owned())];
-    assert!(home.run(&["serve"]).fails(1).contains("not in this version"));
+    assert!(home.run(&["serve"]).fails(1).contains("TOKEN_STORE=redis needs REDIS_URL"));
 
     home.env.clear();
     home.serve().end();
