@@ -9,7 +9,7 @@ use tokenkeep_oauth::Secret;
 use url::Url;
 
 use crate::{
-    config::{ApiKey, Config, Integration, SeededConnection, secret},
+    config::{ApiKey, Config, Integration, SeededConnection, read_secret_file, secret},
     environment::Environment,
 };
 
