@@ -49,6 +49,8 @@ pub mod conformance;
 pub mod layers;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "memory")]
+mod memory_counter;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
@@ -58,6 +60,8 @@ pub mod sqlite;
 
 #[cfg(feature = "memory")]
 pub use memory::Memory;
+#[cfg(feature = "memory")]
+pub use memory_counter::MemoryCounter;
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresBus, PostgresCounter, PostgresOptions};
 #[cfg(feature = "redis")]

@@ -28,8 +28,6 @@ section! {
         hash_labels: bool = false, Flag "false";
         /// Seconds between two clean-ups of what has expired and nothing can renew.
         cleanup_interval: u64 = 1800, Number "1800";
-        /// PostgreSQL: whether the URL leads to a pooler in transaction mode (pgbouncer). Nothing is prepared then.
-        postgres_pooled: bool = false, Flag "false";
         /// PostgreSQL: where to listen for the other instances, if the URL leads to a pooler and no Redis carries the bus.
         postgres_listen_url: Option<Secret> = None, Text "\"postgres://tokenkeep@db-primary/tokenkeep\"";
         /// PostgreSQL: how many hash partitions the table of records is made with; 0 = none. Only the first start asks.
