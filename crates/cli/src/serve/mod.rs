@@ -28,8 +28,13 @@ use tokio::sync::watch;
 use url::Url;
 
 use self::{
-    backends::Backends, banner::Banner, data_dir::DataDir, installation::Installation, sealing_key::StoreFacts,
-    signals::Signals, store::Choice,
+    backends::{Backends, Opening},
+    banner::Banner,
+    data_dir::DataDir,
+    installation::Installation,
+    sealing_key::StoreFacts,
+    signals::Signals,
+    store::Choice,
 };
 use crate::{args, config::Config, environment::Environment};
 
@@ -66,7 +71,8 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let Backends { store } = Backends::open(&choice).await?;
+    let opening = Opening { config: &config, environment, clock: &clock };
+    let Backends { store, bus, shared_cache, counter } = opening.open(&choice).await?;
     let facts = StoreFacts {
         is_ours: choice.is_ours(&dir),
         is_empty: store::is_empty(&*store).await.context("the store cannot be read")?,
@@ -90,8 +96,8 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let settings = Settings { process, ..settings(&config, public_url.clone()) };
     let parts = Parts {
         store,
-        bus: None,
-        shared_cache: None,
+        bus,
+        shared_cache,
         barrier: Barrier::new(&keys.active, &keys.retired, entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

@@ -53,6 +53,19 @@ impl ServerUrl {
         Self(Secret::from(format!("{}://{}:{password}@{place}", self.scheme(), user.unwrap_or_default())))
     }
 
+    /// The same with a parameter, if it does not have that one.
+    #[must_use]
+    pub(crate) fn with_parameter(self, name: &str, value: &str) -> Self {
+        let text = self.0.expose_secret();
+        let query = text.split_once('?').map(|(_, query)| query);
+        if query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(name))) {
+            return self;
+        }
+        let separator = if query.is_some() { '&' } else { '?' };
+        let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+        Self(Secret::from(format!("{text}{separator}{name}={value}")))
+    }
+
     /// A Redis that anybody on the network can read and write must be wanted.
     pub(crate) fn refuse_open_redis(&self, chosen_by: &str, allowed: bool) -> Result<()> {
         if self.has_password() || allowed || self.is_loopback() {
@@ -120,6 +133,14 @@ mod tests {
         assert_eq!(fill("redis://h:1/0"), "redis://:p%40%3A%2F@h:1/0");
         assert_eq!(fill("postgres://me@db/app"), "postgres://me:p%40%3A%2F@db/app");
         assert_eq!(fill("redis://:own@h"), "redis://:own@h");
+    }
+
+    #[test]
+    fn a_parameter_is_added_once() {
+        let with = |text: &str| url(text).with_parameter("sslrootcert", "/a b").secret().expose_secret().to_owned();
+        assert_eq!(with("postgres://db/x"), "postgres://db/x?sslrootcert=%2Fa%20b");
+        assert_eq!(with("postgres://db/x?sslmode=require"), "postgres://db/x?sslmode=require&sslrootcert=%2Fa%20b");
+        assert_eq!(with("postgres://db/x?sslrootcert=y"), "postgres://db/x?sslrootcert=y");
     }
 
     #[test]

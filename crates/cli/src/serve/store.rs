@@ -137,7 +137,8 @@ fn parse(url: &Secret, chosen_by: &str, config: &Config, environment: &Environme
             path => Ok(Place::Sqlite(std::path::absolute(Path::new(path))?)),
         },
         "postgres" | "postgresql" => Ok(Place::Postgres(url.with_password(store_password(config)?.as_ref()))),
-        "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster" => {
+        "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster" | "valkey"
+        | "valkeys" => {
             let password = match store_password(config)? {
                 None => environment.text("REDIS_PASSWORD")?.map(Secret::from),
                 configured => configured,
