@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sqlx::{
-    PgPool, Row as _,
+    Acquire as _, PgPool, Row as _,
     postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
 };
 use tokenkeep_core::ports::{BoxFuture, Bus, BusDescription, BusError, StoreError, Subscription};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     error::reason,
+    open,
     session::{Access, Session},
     statement::{Statement, Value},
 };
@@ -29,20 +30,27 @@ const PROBE: char = 'p';
 /// A bus over `NOTIFY` and `LISTEN` of the database of a [`Postgres`](super::Postgres) store.
 ///
 /// To publish is one statement of its own, by any connection: it is on its way when the statement is answered, and no
-/// record waits for it. To listen takes a connection for itself, which must lead to the server directly: through a
-/// pooler in transaction mode nothing is ever heard. So [`Bus::subscribe`] sends itself something first, and refuses
-/// when it does not hear it; see [`listen_url`](super::PostgresOptions::listen_url).
+/// record waits for it. To listen takes a connection for itself, which must lead to the server directly: a pooler in
+/// transaction mode would bring what it hears to anybody, in the midst of other answers. So [`Bus::subscribe`] refuses
+/// to listen through one (see [`listen_url`](super::PostgresOptions::listen_url)), and sends itself something first, to
+/// know that it hears what is published.
 #[derive(Clone, Debug)]
 pub struct PostgresBus {
     session: Arc<Session>,
-    listen: PgConnectOptions,
+    listen: Option<PgConnectOptions>,
     place: String,
     patience: Duration,
 }
 
 impl PostgresBus {
-    /// `patience`: how long to wait for a connection, and for one's own voice.
-    pub(super) fn new(session: Arc<Session>, listen: PgConnectOptions, place: String, patience: Duration) -> Self {
+    /// `listen`: how to connect to the server itself, if that is known. `patience`: how long to wait for a connection,
+    /// and for one's own voice.
+    pub(super) fn new(
+        session: Arc<Session>,
+        listen: Option<PgConnectOptions>,
+        place: String,
+        patience: Duration,
+    ) -> Self {
         Self { session, listen, place, patience }
     }
 
@@ -55,16 +63,30 @@ impl PostgresBus {
     }
 
     async fn listen(&self) -> Result<Listening, BusError> {
+        let pooler = |place: &str| BusError {
+            reason: format!(
+                "a pooler in transaction mode at {place} lets nobody listen. Give the server's own address as listen_url"
+            ),
+        };
+        let listen = self.listen.clone().ok_or_else(|| pooler(&self.place))?;
+        let heard_at = open::place(&listen);
         // A pool, since that is what a listener is made from; of the one connection that it needs.
         let pool: PgPool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(self.patience)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_lazy_with(self.listen.clone());
-        let mut listener = PgListener::connect_with(&pool).await.map_err(|e| failed(&e))?;
+            .connect_lazy_with(open::with_settings(&listen, self.patience));
+        let mut listener = match PgListener::connect_with(&pool).await {
+            Err(error) if open::refuses_settings(&error) => return Err(pooler(&heard_at)),
+            connected => connected.map_err(|e| failed(&e))?,
+        };
         // What is missed meanwhile would be missed in silence.
         listener.eager_reconnect(false);
+        let connection = listener.acquire().await.map_err(|e| failed(&e))?;
+        if !open::keeps_settings(connection, self.patience).await.map_err(|e| failed(&e))? {
+            return Err(pooler(&heard_at));
+        }
         listener.listen(CHANNEL).await.map_err(|e| failed(&e))?;
         let drawn = sqlx::query("SELECT gen_random_uuid()::text").persistent(false).fetch_one(&mut listener).await;
         let probe: String = drawn.and_then(|row| row.try_get(0)).map_err(|e| failed(&e))?;
@@ -74,12 +96,7 @@ impl PostgresBus {
         match timeout(self.patience, listening.until(&probe)).await {
             Ok(heard) => heard.map(|()| listening),
             Err(_) => Err(BusError {
-                reason: format!(
-                    "what is sent to {} is not heard at {}. A pooler in transaction mode lets nobody listen: give the \
-                     server's own address as listen_url",
-                    self.place,
-                    super::open::place(&self.listen)
-                ),
+                reason: format!("what is sent to {} is not heard at {heard_at}. Is it the same database?", self.place),
             }),
         }
     }

@@ -87,14 +87,16 @@ impl PostgresCounter {
     }
 
     async fn take(&self, bucket: &str, limit: Limit) -> Result<Taken, StoreError> {
-        let (sql, letter, count, time) = match limit {
+        let (sql, shape, count, time) = match limit {
             Limit::Bucket { burst, every } => {
-                let every = micros(every);
-                (BUCKET, 'b', every, every.saturating_mul(burst.get().into()).min(FOREVER))
+                let one = micros(every);
+                let all = one.saturating_mul(burst.get().into()).min(FOREVER);
+                (BUCKET, format!("b{burst}/{}", every.as_nanos()), one, all)
             }
-            Limit::Window { count, per } => (WINDOW, 'w', count.get().into(), micros(per)),
+            Limit::Window { count, per } => {
+                (WINDOW, format!("w{count}/{}", per.as_nanos()), count.get().into(), micros(per))
+            }
         };
-        let shape = format!("{letter}{count}/{time}");
         let values = vec![Value::Text(bucket), Value::Text(&shape), Value::Number(count), Value::Number(time)];
         let rows = self.session.run(&Statement::new(sql, values), Access::Write).await?;
         match records::number(&rows).map_err(|e| store_error(&e))? {

@@ -72,8 +72,8 @@ impl Postgres {
     /// The store works for as long as the runtime that it was opened in.
     pub async fn connect(options: PostgresOptions) -> Result<Self, OpenError> {
         let listen = options.listen_url.as_ref().map(|url| open::parse(url, &options.application_name)).transpose()?;
-        let open::Opened { connect, pooled, place, durable, may_roll_back } = open::open(&options).await?;
-        let listen = listen.unwrap_or_else(|| connect.clone());
+        let open::Opened { plain, connect, pooled, place, durable, may_roll_back } = open::open(&options).await?;
+        let listen = listen.or_else(|| (!pooled).then_some(plain));
         let session = Arc::new(Session::new(connect, pooled, &options));
         let bus = PostgresBus::new(session.clone(), listen, place.clone(), options.acquire_timeout);
         let description =

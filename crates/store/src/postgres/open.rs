@@ -1,11 +1,11 @@
 //! Opening, and refusing to.
 
-use std::{error::Error, io, str::FromStr};
+use std::{error::Error, io, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _,
-    postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
+    postgres::{PgConnectOptions, PgSslMode},
 };
 use tokio::time::timeout;
 
@@ -105,6 +105,8 @@ pub enum OpenError {
 /// What was found out about a database.
 #[derive(Debug)]
 pub(super) struct Opened {
+    /// What the URL says.
+    pub(super) plain: PgConnectOptions,
     /// How to make each connection of the pool.
     pub(super) connect: PgConnectOptions,
     pub(super) pooled: bool,
@@ -160,7 +162,8 @@ async fn checked(plain: PgConnectOptions, place: String, options: &PostgresOptio
     }
     // All is known; how this connection ends no longer matters.
     let _ = connection.close().await;
-    Ok(Opened { connect, pooled, durable: server.durable(), may_roll_back: server.may_roll_back(), place })
+    let (durable, may_roll_back) = (server.durable(), server.may_roll_back());
+    Ok(Opened { connect, pooled, durable, may_roll_back, place: place.clone(), plain })
 }
 
 /// Connects, and finds out whether a pooler stands between: one that shares out connections cannot keep what a session
@@ -172,25 +175,39 @@ async fn reach(
     if options.pooled == Some(true) {
         return Ok((plain.connect().await?, plain.clone(), true));
     }
-    let limit = i64::try_from(options.statement_timeout.as_millis()).unwrap_or(0);
-    let direct = plain.clone().options([("statement_timeout", limit)]);
+    let direct = with_settings(plain, options.statement_timeout);
     match direct.connect().await {
         Err(error) if options.pooled.is_none() && refuses_settings(&error) => {
             Ok((plain.connect().await?, plain.clone(), true))
         }
         Err(error) => Err(error),
         Ok(mut connection) => {
-            let sql = "SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'";
-            let kept: i64 = connection.fetch_one(sqlx::raw_sql(sql)).await?.try_get(0)?;
-            let pooled = options.pooled.is_none() && kept != limit;
+            let kept = keeps_settings(&mut connection, options.statement_timeout).await?;
+            let pooled = options.pooled.is_none() && !kept;
             Ok((connection, if pooled { plain.clone() } else { direct }, pooled))
         }
     }
 }
 
-fn refuses_settings(error: &sqlx::Error) -> bool {
+/// With what a session begins with, if it leads to a server.
+pub(super) fn with_settings(plain: &PgConnectOptions, statement_timeout: Duration) -> PgConnectOptions {
+    plain.clone().options([("statement_timeout", statement_timeout.as_millis())])
+}
+
+/// Whether it is a pooler that does not take what a session begins with.
+pub(super) fn refuses_settings(error: &sqlx::Error) -> bool {
     let message = error.as_database_error().map(sqlx::error::DatabaseError::message);
     message.is_some_and(|text| text.contains("startup parameter"))
+}
+
+/// Whether what the session began with has reached a server.
+pub(super) async fn keeps_settings(
+    connection: &mut PgConnection,
+    statement_timeout: Duration,
+) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'";
+    let setting: String = connection.fetch_one(sqlx::raw_sql(sql)).await?.try_get(0)?;
+    Ok(setting == statement_timeout.as_millis().to_string())
 }
 
 /// What the server says of itself.
@@ -273,6 +290,10 @@ fn refusal(place: &str, options: &PgConnectOptions, error: sqlx::Error) -> OpenE
             }
             Some("28000" | "28P01") => OpenError::Credentials { place, user, reason: reason(&error) },
             Some("3D000") => OpenError::NoDatabase { place },
+            Some("08P01") if says(&error, "does not exist") => OpenError::NoDatabase { place },
+            Some("08P01") if says(&error, "authentication failed") => {
+                OpenError::Credentials { place, user, reason: reason(&error) }
+            }
             Some("42501") => OpenError::Privilege { place, user, reason: reason(&error) },
             Some(code::CANNOT_CONNECT_NOW | code::TOO_MANY_CONNECTIONS | code::ADMIN_SHUTDOWN) => {
                 OpenError::Unreachable { place, reason: reason(&error), source: None }
@@ -288,6 +309,10 @@ fn encrypts(options: &PgConnectOptions) -> bool {
 
 /// Whether the server has rules for this user, but none without encryption.
 fn wants_tls(error: &sqlx::Error) -> bool {
-    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|e| e.message().contains("no encryption") || e.message().contains("SSL off"))
+    says(error, "no encryption") || says(error, "SSL off")
+}
+
+/// Poolers have one SQLSTATE for everything, and are known by their words.
+fn says(error: &sqlx::Error, words: &str) -> bool {
+    error.as_database_error().is_some_and(|e| e.message().contains(words))
 }

@@ -56,6 +56,8 @@ async fn every_fault_is_caught() {
     let store = Arc::new(database.store().await);
     for fault in Fault::ALL {
         let found = verdict(fault, database.fixture(&store).await).await;
+        // The case that fails has not come to the end of its outage.
+        (database.opening())().await;
         println!("{fault:?} is caught by {}: {found}", fault.caught_by());
     }
 }

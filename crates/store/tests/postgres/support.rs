@@ -2,8 +2,11 @@
 
 use std::{fmt::Display, sync::Arc};
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
-use tokenkeep_core::ports::BoxFuture;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, postgres::PgRow};
+use tokenkeep_core::{
+    Tenant,
+    ports::{BoxFuture, Kind, LabelName, Record, RecordKey, SealingKeyId, Store, Version},
+};
 use tokenkeep_services::{PgbouncerAt, PostgresAt, running};
 use tokenkeep_store::{
     Postgres, PostgresOptions,
@@ -14,6 +17,7 @@ use tokenkeep_store::{
 pub struct Database {
     pub name: String,
     server: PostgresAt,
+    has_user: bool,
 }
 
 impl Database {
@@ -28,7 +32,7 @@ impl Database {
         let drawn = admin.fetch_one("SELECT 't' || replace(gen_random_uuid()::text, '-', '')").await.unwrap();
         let name: String = drawn.get(0);
         admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} {how}"))).await.unwrap();
-        Self { name, server }
+        Self { name, server, has_user: false }
     }
 
     /// Whose commits wait for no disk, for tests that make many.
@@ -40,6 +44,18 @@ impl Database {
 
     pub fn url(&self) -> String {
         self.server.url(&self.name)
+    }
+
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        self.server.url_of(user, password, &self.name)
+    }
+
+    /// A user who may do nothing, with the password `pw`, gone with the database.
+    pub async fn user(&mut self) -> String {
+        let user = format!("{}_user", self.name);
+        self.has_user = true;
+        self.execute(format!("CREATE ROLE {user} LOGIN PASSWORD 'pw'")).await;
+        user
     }
 
     /// Through the pooler.
@@ -65,6 +81,10 @@ impl Database {
         self.connection().await.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_string()))).await.unwrap();
     }
 
+    pub async fn row(&self, sql: impl Display) -> PgRow {
+        self.connection().await.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql.to_string()))).await.unwrap()
+    }
+
     /// Lets nobody in, and throws out who is.
     fn closing(&self) -> Hook {
         self.admin(
@@ -73,7 +93,7 @@ impl Database {
         )
     }
 
-    fn opening(&self) -> Hook {
+    pub fn opening(&self) -> Hook {
         self.admin("ALTER DATABASE {} ALLOW_CONNECTIONS true")
     }
 
@@ -93,8 +113,6 @@ impl Database {
 
     /// One fixture after the other, all in this database: to make and drop one takes longer than most cases.
     pub async fn fixture(&self, store: &Arc<Postgres>) -> Fixture {
-        // A case that failed may have left it closed.
-        (self.opening())().await;
         self.execute("DELETE FROM tokenkeep.records").await;
         let outage = if store.is_pooled() {
             // What breaks is the pooler.
@@ -120,5 +138,27 @@ impl Drop for Database {
     fn drop(&mut self) {
         // What is left over costs the next run nothing but room.
         let _ = self.server.sql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        if self.has_user {
+            let _ = self.server.sql("postgres", &format!("DROP ROLE {}_user", self.name));
+        }
     }
+}
+
+pub fn record(id: &str) -> Record {
+    Record {
+        key: RecordKey { tenant: Tenant::default_tenant(), kind: Kind::Connection, id: id.into() },
+        version: Version::default(),
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+        expires_at: None,
+        due_at: None,
+        labels: vec![(LabelName::Subject, "s".into())],
+        sealed_by: SealingKeyId("k1".into()),
+        sealed: vec![7; 1000],
+        deleted: false,
+    }
+}
+
+/// What is there.
+pub async fn read(store: &dyn Store, id: &str) -> Option<Record> {
+    store.get(&record(id).key).await.unwrap()
 }
