@@ -14,12 +14,10 @@ use crate::{
     Caller, Error,
     connect::Connect,
     connections::{Connections, flight::Progress},
-    records::Loaded,
+    records::{CLAIM, Loaded},
     shared::Shared,
 };
 
-/// What is handed to this instance is nobody else's for so long.
-const CLAIM: Duration = Duration::from_mins(1);
 const BATCH: u32 = 200;
 /// How long one refresh may hold up the next of its batch.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use tokenkeep_core::{
     AccessToken, Alternate, Attempt, AttemptId, Connection, ConnectionId, Deleted, Fingerprint, Generation, Health,
     Incarnation, LastError, RenewBy, Renewal, Spent, TokenSet,
+    connection::Phase,
     ports::{Kind, LabelName, RecordKey},
     refresh::Seen,
+    time::after,
 };
 use zeroize::Zeroizing;
 
@@ -14,6 +16,9 @@ use super::{
     Aggregate, DecodeError, Labels, Loaded,
     wire::{self, Exposed},
 };
+
+/// A connection that is due is handed to one instance, and to no other for so long.
+pub(crate) const CLAIM: Duration = Duration::from_mins(1);
 
 impl Aggregate for Connection {
     const KIND: Kind = Kind::Connection;
@@ -58,7 +63,10 @@ impl Aggregate for Connection {
     }
 
     fn due_at(&self, margin: Duration) -> Option<Timestamp> {
-        self.next_refresh_at(margin, jitter(&self.id))
+        let due = self.next_refresh_at(margin, jitter(&self.id))?;
+        // Somebody is at it: writing that down must not undo the preloader's claim, or all of them would come at once.
+        let running = self.attempt.as_ref().is_some_and(|attempt| attempt.phase == Phase::Running);
+        Some(if running { due.max(after(self.updated_at, CLAIM)) } else { due })
     }
 }
 

@@ -26,6 +26,7 @@ use tokenkeep_core::{
 };
 
 pub use aggregate::{Aggregate, DecodeError, Labels};
+pub(crate) use connection::CLAIM;
 pub use held::{decode_held, encode_held};
 
 use crate::barrier::{Barrier, OpenError, Place};

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -77,11 +77,6 @@ impl World {
         Mortal { runtime, engine }
     }
 
-    /// What seals everything in this world.
-    pub fn barrier(&self, seed: u64) -> Barrier {
-        Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], Arc::new(SeededEntropy::new(seed)))
-    }
-
     fn parts(&self, seed: u64, journal_dir: Option<PathBuf>) -> (Parts, Settings) {
         let entropy = Arc::new(SeededEntropy::new(seed));
         let pacer = Arc::new(Pacer::new(self.clock.clone(), Pacing::default()));
@@ -90,7 +85,7 @@ impl World {
             store: self.store.clone(),
             bus: self.bus.clone().map(|bus| Arc::new(bus) as _),
             shared_cache: self.shared_cache.clone().map(|cache| Arc::new(cache) as _),
-            barrier: self.barrier(seed),
+            barrier: barrier(seed),
             transport: Arc::new(transport),
             pacer: Some(pacer),
             catalogue: Catalogue::with([vec![self.catalogue_entry()], self.providers.clone()].concat()).unwrap(),
@@ -124,6 +119,11 @@ impl World {
     }
 }
 
+/// What seals everything; `seed` makes its randomness its own.
+fn barrier(seed: u64) -> Barrier {
+    Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], Arc::new(SeededEntropy::new(seed)))
+}
+
 /// An engine that can be killed: nothing of it goes on, and its journal's lock is free.
 pub struct Mortal {
     runtime: tokio::runtime::Runtime,
@@ -137,13 +137,14 @@ impl Mortal {
     }
 
     /// As `kill -9` would; `dir` is where its journal is.
-    pub async fn kill(self, dir: &Path, barrier: &Arc<Barrier>) {
+    pub async fn kill(self, dir: &Path) {
+        let barrier = Arc::new(barrier(0));
         let Self { runtime, engine } = self;
         let instance = engine.instance();
         drop(engine);
         runtime.shutdown_background();
         let nobody = InstanceId(tokenkeep_core::id::Ulid::nil());
-        while adopt(dir, nobody, barrier).unwrap().running.contains(&instance) {
+        while adopt(dir, nobody, &barrier).unwrap().running.contains(&instance) {
             tokio::task::yield_now().await;
         }
     }
@@ -244,6 +245,8 @@ pub struct Switchable {
     pub refuses_connects: AtomicBool,
     /// Instances cannot say that they are there.
     pub refuses_instances: AtomicBool,
+    /// How many connections were handed out to be refreshed.
+    pub claimed: AtomicUsize,
     /// Who may use it, if not only this process.
     pub reach: Mutex<Option<Reach>>,
 }
@@ -314,7 +317,11 @@ impl Store for Switchable {
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
         Box::pin(async move {
             self.up().await?;
-            self.inner.claim(kind, due_before, limit, until).await
+            let claimed = self.inner.claim(kind, due_before, limit, until).await?;
+            if kind == Kind::Connection {
+                self.claimed.fetch_add(claimed.len(), SeqCst);
+            }
+            Ok(claimed)
         })
     }
     fn count<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Count, StoreError>> {
