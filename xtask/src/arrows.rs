@@ -56,7 +56,7 @@ struct Kept {
 const KEPT: &[Kept] = &[
     Kept { library: "sqlx", to: &["tokenkeep-store", "tokenkeep-bench"], because: "only stores know databases" },
     Kept { library: "redis", to: &["tokenkeep-store", "tokenkeep-bench"], because: "only stores know databases" },
-    Kept { library: "vaultrs", to: &["tokenkeep-store", "tokenkeep-bench"], because: "only stores know databases" },
+    Kept { library: "reqwest", to: &["tokenkeep-store", "tokenkeep-bench"], because: "it is for Vault alone" },
     Kept {
         library: "axum",
         to: &["tokenkeep-server", "tokenkeep-testkit", "tokenkeep-bench"],

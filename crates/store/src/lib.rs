@@ -8,6 +8,7 @@
 //! - [`Postgres`]: a PostgreSQL database, for instances anywhere; beside it a bus and a counter.
 //! - [`Redis`]: a Redis or Valkey server, its sentinels or its cluster; with [`RedisCache`], [`RedisBus`] and
 //!   [`RedisCounter`] to stand in front of any store.
+//! - [`Vault`]: a HashiCorp Vault or OpenBao server's KV engine, for some thousands of records.
 //! - [`layers`]: metrics and traces around any store.
 //! - `conformance` (behind the feature of that name): the one suite every store passes, and the faults on purpose that
 //!   prove it can fail.
@@ -41,8 +42,19 @@
 //! # }
 //! ```
 
-#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "env", feature = "vault"))]
+mod document;
+#[cfg(any(
+    feature = "memory",
+    feature = "env",
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "redis",
+    feature = "vault"
+))]
 mod page;
+#[cfg(any(feature = "memory", feature = "env", feature = "vault"))]
+mod records;
 
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
@@ -57,6 +69,8 @@ pub mod postgres;
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "vault")]
+pub mod vault;
 
 #[cfg(feature = "memory")]
 pub use memory::Memory;
@@ -68,3 +82,5 @@ pub use postgres::{Postgres, PostgresBus, PostgresCounter, PostgresOptions};
 pub use redis::{Redis, RedisBus, RedisCache, RedisCounter, RedisOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+#[cfg(feature = "vault")]
+pub use vault::{KvVersion, Transit, TransitOptions, Vault, VaultAuth, VaultOptions, VaultServer};

@@ -1,9 +1,7 @@
 //! A store in this process.
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    ops::Bound,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,22 +10,19 @@ use std::{
 
 use jiff::Timestamp;
 use tokenkeep_core::ports::{
-    BoxFuture, Count, Expect, Filter, Kind, LabelName, Page, Put, Query, Reach, Record, RecordKey, Scope, Store,
-    StoreDescription, StoreError, Version,
+    BoxFuture, Count, Expect, Kind, Page, Put, Query, Reach, Record, RecordKey, Store, StoreDescription, StoreError,
+    Version,
 };
 
-use crate::page::{self, Start, from_microseconds};
+use crate::records::{self, Records};
 
 /// Everything in one map, gone with the process. For tests and trials: lists and claims look at every record of their
 /// kind.
 #[derive(Default)]
 pub struct Memory {
     // Never held across an await, so it need not be tokio's.
-    records: Mutex<BTreeMap<Place, Record>>,
+    records: Mutex<Records>,
 }
-
-/// Ordered as lists are: kind, tenant, id.
-type Place = (Kind, String, String);
 
 impl Memory {
     /// An empty store.
@@ -35,25 +30,9 @@ impl Memory {
         Self::default()
     }
 
-    fn records(&self) -> MutexGuard<'_, BTreeMap<Place, Record>> {
+    fn records(&self) -> MutexGuard<'_, Records> {
         // Nothing panics between two changes that belong together, so what a panicking thread left is whole.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn replace(&self, mut record: Record, expect: Expect<'_>) -> Put {
-        let mut records = self.records();
-        let there = records.get(&place(&record.key));
-        let matches = match expect {
-            Expect::Absent => there.is_none_or(|r| r.deleted),
-            Expect::Version(version) => there.is_some_and(|r| r.version == *version),
-        };
-        if !matches {
-            return Put::Conflict;
-        }
-        record.version = next_version();
-        let version = record.version.clone();
-        records.insert(place(&record.key), record);
-        Put::Committed(version)
     }
 }
 
@@ -75,11 +54,11 @@ impl Store for Memory {
     }
 
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
-        Box::pin(async move { Ok(self.records().get(&place(key)).cloned()) })
+        Box::pin(async move { Ok(self.records().get(key).cloned()) })
     }
 
     fn put<'a>(&'a self, record: &'a Record, expect: Expect<'a>) -> BoxFuture<'a, Result<Put, StoreError>> {
-        Box::pin(async move { Ok(self.replace(as_kept(record), expect)) })
+        Box::pin(async move { Ok(self.records().replace(records::alive(record, next_version()), expect)) })
     }
 
     fn delete<'a>(
@@ -88,28 +67,12 @@ impl Store for Memory {
         version: &'a Version,
         keep_until: Timestamp,
     ) -> BoxFuture<'a, Result<Put, StoreError>> {
-        let tombstone = Record {
-            expires_at: Some(to_the_microsecond(keep_until)),
-            due_at: None,
-            labels: Vec::new(),
-            deleted: true,
-            ..as_kept(tombstone)
-        };
-        Box::pin(async move { Ok(self.replace(tombstone, Expect::Version(version))) })
+        let tombstone = records::tombstone(tombstone, keep_until, next_version());
+        Box::pin(async move { Ok(self.records().replace(tombstone, Expect::Version(version))) })
     }
 
     fn list<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(async move {
-            let start = match Start::of(query) {
-                Start::First => first(query.kind),
-                Start::After(at) => Bound::Excluded((query.kind, at.tenant.to_owned(), at.id.to_owned())),
-                Start::Nowhere => return Ok(Page::default()),
-            };
-            let size = page::size(query);
-            let records = self.records();
-            let found = of_kind(&records, query.kind, start).filter(|r| is_listed(r, query));
-            Ok(page::cut(found.take(size.saturating_add(1)).cloned().collect(), size))
-        })
+        Box::pin(async move { Ok(self.records().list(query)) })
     }
 
     fn claim(
@@ -119,40 +82,15 @@ impl Store for Memory {
         limit: u32,
         until: Timestamp,
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
-        Box::pin(async move {
-            let due_before = to_the_microsecond(due_before);
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let mut records = self.records();
-            let mut due: Vec<(Timestamp, RecordKey)> = of_kind(&records, kind, first(kind))
-                .filter_map(|r| Some((r.due_at.filter(|at| *at <= due_before)?, r.key.clone())))
-                .collect();
-            due.sort_unstable();
-            due.truncate(limit);
-            let claimed = due.into_iter().filter_map(|(_, key)| {
-                let record = records.get_mut(&place(&key))?;
-                record.due_at = Some(to_the_microsecond(until));
-                Some(record.clone())
-            });
-            Ok(claimed.collect())
-        })
+        Box::pin(async move { Ok(self.records().claim(kind, due_before, limit, until)) })
     }
 
     fn count<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Count, StoreError>> {
-        Box::pin(async move {
-            let records = self.records();
-            let count = of_kind(&records, query.kind, first(query.kind)).filter(|r| is_listed(r, query)).count();
-            Ok(Count::Exact(count as u64))
-        })
+        Box::pin(async move { Ok(self.records().count(query)) })
     }
 
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let now = to_the_microsecond(now);
-            let mut records = self.records();
-            let before = records.len();
-            records.retain(|_, r| r.expires_at.is_none_or(|at| at > now));
-            Ok((before - records.len()) as u64)
-        })
+        Box::pin(async move { Ok(self.records().sweep(now)) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -160,61 +98,8 @@ impl Store for Memory {
     }
 }
 
-fn place(key: &RecordKey) -> Place {
-    (key.kind, key.tenant.as_str().to_owned(), key.id.clone())
-}
-
 /// One counter for all stores of the process: a version of one never matches in another.
 fn next_version() -> Version {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     Version(format!("m{}", NEXT.fetch_add(1, Ordering::Relaxed)))
-}
-
-/// `at` as it is kept.
-fn to_the_microsecond(at: Timestamp) -> Timestamp {
-    // Towards the epoch is never out of range, so the default is never taken.
-    from_microseconds(at.as_microsecond()).unwrap_or(at)
-}
-
-fn as_kept(record: &Record) -> Record {
-    let label = |name| record.labels.iter().find(|(n, _)| *n == name).cloned();
-    Record {
-        key: record.key.clone(),
-        version: Version::default(),
-        changed_at: to_the_microsecond(record.changed_at),
-        expires_at: record.expires_at.map(to_the_microsecond),
-        due_at: record.due_at.map(to_the_microsecond),
-        labels: LabelName::ALL.into_iter().filter_map(label).collect(),
-        sealed_by: record.sealed_by.clone(),
-        sealed: record.sealed.clone(),
-        deleted: false,
-    }
-}
-
-fn first(kind: Kind) -> Bound<Place> {
-    Bound::Included((kind, String::new(), String::new()))
-}
-
-fn of_kind(records: &BTreeMap<Place, Record>, kind: Kind, from: Bound<Place>) -> impl Iterator<Item = &Record> {
-    records.range((from, Bound::Unbounded)).map(|(_, record)| record).take_while(move |r| r.key.kind == kind)
-}
-
-fn is_listed(record: &Record, query: &Query) -> bool {
-    let in_scope = match &query.scope {
-        Scope::Tenant(tenant) => record.key.tenant == *tenant,
-        Scope::Every => true,
-    };
-    let at_or_before = |at: Option<Timestamp>, limit: Timestamp| at.is_some_and(|at| at <= to_the_microsecond(limit));
-    in_scope
-        && match &query.filter {
-            Filter::ChangedSince(since) => record.changed_at >= to_the_microsecond(*since),
-            Filter::SealedBy(key) => record.sealed_by == *key,
-            _ if record.deleted => false,
-            Filter::All => true,
-            Filter::Label(name, value) => record.labels.iter().any(|(n, v)| n == name && v == value),
-            Filter::DueBefore(limit) => at_or_before(record.due_at, *limit),
-            Filter::ExpiresBetween(from, to) => {
-                record.expires_at.is_some_and(|at| to_the_microsecond(*from) <= at && at < to_the_microsecond(*to))
-            }
-        }
 }

@@ -5,6 +5,7 @@
 //! - [`MemoryBus`] and [`MemoryCache`]: what several instances share, cut, lossy, held up or emptied as told.
 //! - [`FakeProvider`]: an OAuth provider on a loopback port that rotates refresh tokens as told, fails as told, and
 //!   remembers every token it ever saw.
+//! - [`vault::FakeVault`]: Vault's HTTP API on a loopback port, by the letter of its documentation, with its faults.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,6 +23,7 @@ mod clock;
 mod entropy;
 mod provider;
 mod shared_cache;
+pub mod vault;
 
 pub use bus::MemoryBus;
 pub use clock::ManualClock;
@@ -31,3 +33,4 @@ pub use provider::{
     TokenCall, serve,
 };
 pub use shared_cache::MemoryCache;
+pub use vault::FakeVault;

@@ -27,6 +27,7 @@ pub use self::{
     ledger::{FamilyView, Issued, RefreshView},
 };
 use self::{fault::Script, ledger::Ledger};
+pub(crate) use serve::{cut, listen};
 
 /// An OAuth provider on a loopback port. It stops when dropped.
 ///

@@ -39,7 +39,7 @@ impl std::fmt::Display for CutOff {
 impl std::error::Error for CutOff {}
 
 /// A response that is never sent.
-pub(super) fn cut() -> Response {
+pub(crate) fn cut() -> Response {
     let mut response = Response::new(Body::empty());
     response.extensions_mut().insert(CutMark);
     response
@@ -67,6 +67,11 @@ impl HttpBody for Half {
 /// Serves until dropped; the connections end with it.
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
     let router = token::router().merge(pages::router()).merge(control::router()).with_state(shared);
+    listen(listener, router).await;
+}
+
+/// Serves `router` until dropped, and honours [`cut`].
+pub(crate) async fn listen(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
