@@ -23,12 +23,13 @@ pub(super) fn of_record(root: &str, key: &RecordKey) -> String {
     format!("{root}/{}/{}/{}", key.kind.as_str(), segment(key.tenant.as_str()), segment(&key.id))
 }
 
-/// `text` as one segment of a path: the same for the same text, another for another.
+/// `text` as one segment of a path: the same for the same text, another for another. Without underscores: servers that
+/// keep their secrets in files mark them with a leading one, and some then list such a folder under another name.
 pub(super) fn segment(text: &str) -> String {
     let mut segment = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => segment.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => segment.push(char::from(byte)),
             _ => {
                 // Writing to a String cannot fail.
                 let _ = write!(segment, "={byte:02X}");
@@ -56,9 +57,10 @@ mod tests {
         let segments: Vec<_> = texts.iter().map(|text| segment(text)).collect();
         for (n, segment) in segments.iter().enumerate() {
             assert!(!segment.is_empty() && segment.len() <= LONGEST, "{segment}");
-            assert!(segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-=~".contains(&b)), "{segment}");
+            assert!(segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-=~".contains(&b)), "{segment}");
             assert!(!segments[..n].contains(segment), "{segment} stands for two texts");
         }
         assert_eq!(segment("google/alice@x"), "google=2Falice=40x");
+        assert_eq!(segment("_default"), "=5Fdefault");
     }
 }
