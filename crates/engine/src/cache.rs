@@ -2,10 +2,14 @@
 
 use std::{
     fmt,
-    hash::{Hash, Hasher},
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::Duration,
 };
@@ -67,31 +71,43 @@ struct Reply<'a> {
 
 impl Ready {
     /// The reply for `connection`'s access token, if it has one.
-    pub(crate) fn new(connection: &Connection, margin: Duration, now: Now) -> Option<Self> {
-        let access = connection.tokens.access.as_ref()?;
+    pub(crate) fn new(connection: &Connection, margin: Duration, asked: Asked) -> Option<Self> {
+        let Connection { tokens, incarnation, generation, .. } = connection;
+        let access = tokens.access.as_ref()?;
+        Self::of(access, tokens.scope.as_deref(), (*incarnation, *generation), margin, asked)
+    }
+
+    /// The reply for an access token.
+    pub(crate) fn of(
+        access: &AccessToken,
+        scope: Option<&str>,
+        (incarnation, generation): (Incarnation, Generation),
+        margin: Duration,
+        asked: Asked,
+    ) -> Option<Self> {
         let expires_at = access.expires_at.map(whole_seconds);
         let reply = Reply {
             access_token: access.token.expose_secret(),
             token_type: &access.token_type,
             expires_at,
-            scope: connection.tokens.scope.as_deref(),
-            generation: connection.generation,
+            scope,
+            generation,
         };
         let body = serde_json::to_vec(&reply).unwrap_or_default();
-        let etag = HeaderValue::from_str(&format!("\"{}\"", connection.generation)).ok()?;
+        let etag = HeaderValue::from_str(&format!("\"{generation}\"")).ok()?;
         Some(Self {
             body: Bytes::from_owner(Zeroizing::new(body)),
             etag,
-            generation: connection.generation,
+            generation,
             token: access.token.clone(),
             token_type: access.token_type.clone(),
-            scope: connection.tokens.scope.clone(),
+            scope: scope.map(str::to_owned),
             expires_at,
-            incarnation: connection.incarnation,
+            incarnation,
             dies: access.expires_at.map_or(i64::MAX, Timestamp::as_millisecond),
             due: access.due_at(margin).map_or(i64::MAX, Timestamp::as_millisecond),
             half_life: half_life(access),
-            checked: AtomicU64::new(millis(now.boot)),
+            checked: AtomicU64::new(millis(asked.at)),
             checking: AtomicBool::new(false),
         })
     }
@@ -114,10 +130,15 @@ impl Ready {
         now.wall.as_millisecond() < self.dies
     }
 
-    /// The store was asked, and has nothing younger.
-    pub(crate) fn confirm(&self, now: Now) {
-        self.checked.store(millis(now.boot), Relaxed);
+    /// The store was asked then, and has nothing younger.
+    fn confirm(&self, asked: Asked) {
+        self.checked.store(millis(asked.at), Relaxed);
         self.checking.store(false, Relaxed);
+    }
+
+    /// There may be a younger one.
+    fn doubt(&self) {
+        self.checked.store(0, Relaxed);
     }
 
     /// The store could not be asked: somebody else may try.
@@ -125,8 +146,9 @@ impl Ready {
         self.checking.store(false, Relaxed);
     }
 
-    fn age(&self, now: Now) -> Duration {
-        Duration::from_millis(millis(now.boot).saturating_sub(self.checked.load(Relaxed)))
+    /// Milliseconds since it was last known to be the newest.
+    fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.checked.load(Relaxed))
     }
 }
 
@@ -139,8 +161,69 @@ fn half_life(access: &AccessToken) -> i64 {
     access.life().map_or(i64::MAX, |life| i64::try_from(life.as_millis() / 2).unwrap_or(i64::MAX))
 }
 
+/// Counted from a day before the machine started, so that 0 is long ago even then.
 fn millis(boot: Boot) -> u64 {
-    u64::try_from(boot.0.as_millis()).unwrap_or(u64::MAX)
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    u64::try_from(boot.0.as_millis()).unwrap_or(u64::MAX).saturating_add(DAY)
+}
+
+/// When a question was put whose answer goes into the cache. What was invalidated since then is not answered by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    at: Boot,
+    invalidations: u64,
+}
+
+/// Until when nothing can have changed that this instance was not told of: boot clock, milliseconds; 0 = it is told
+/// of nothing. The bus extends it with every message.
+#[derive(Debug, Default)]
+pub(crate) struct Lease(AtomicU64);
+
+impl Lease {
+    pub(crate) fn holds(&self, now: Boot) -> bool {
+        self.holds_at(millis(now))
+    }
+
+    fn holds_at(&self, now: u64) -> bool {
+        now < self.0.load(Relaxed)
+    }
+
+    pub(crate) fn set(&self, until: Option<Boot>) {
+        self.0.store(until.map_or(0, millis), SeqCst);
+    }
+}
+
+/// When what was last invalidated, by groups of connections. An answer that was on its way when its connection was
+/// invalidated is recognised by this, although the cache had no entry to leave a floor in.
+struct Invalidations {
+    count: AtomicU64,
+    last: Box<[AtomicU64]>,
+}
+
+/// Two connections of one group cost a look at the store too many, so there are many groups.
+const GROUPS: usize = 16 * 1024;
+
+impl Invalidations {
+    fn new() -> Self {
+        Self { count: AtomicU64::new(0), last: std::iter::repeat_with(AtomicU64::default).take(GROUPS).collect() }
+    }
+
+    fn group(&self, id: &ConnectionId) -> &AtomicU64 {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
+        &self.last[usize::try_from(hash % GROUPS as u64).unwrap_or(0)]
+    }
+
+    fn note(&self, id: &ConnectionId) {
+        let number = self.count.fetch_add(1, SeqCst) + 1;
+        self.group(id).fetch_max(number, SeqCst);
+        // Whoever puts an older answer in either sees this, or is seen by what follows.
+        fence(SeqCst);
+    }
+
+    fn any_since(&self, asked: Asked, id: &ConnectionId) -> bool {
+        fence(SeqCst);
+        self.group(id).load(SeqCst) > asked.invalidations
+    }
 }
 
 /// What a look-up found.
@@ -199,8 +282,16 @@ impl equivalent::Equivalent<ConnectionId> for Parts<'_> {
 /// The cache. Bounded by bytes; what is evicted is read from the store again.
 pub(crate) struct Cache {
     slots: moka::sync::Cache<ConnectionId, Slot>,
-    soft_life: Duration,
+    /// How long a token is served without asking the store, in milliseconds.
+    soft_life: u64,
+    /// The same while the lease holds.
+    trusted_life: u64,
+    lease: Arc<Lease>,
+    invalidations: Invalidations,
 }
+
+/// Even who is told of everything looks now and then: it costs little, and no proof is without assumptions.
+const TRUSTED_LIFE: Duration = Duration::from_mins(1);
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,12 +303,19 @@ impl fmt::Debug for Cache {
 const OVERHEAD: usize = 768;
 
 impl Cache {
-    pub(crate) fn new(bytes: u64, soft_life: Duration) -> Self {
+    pub(crate) fn new(bytes: u64, soft_life: Duration, lease: Arc<Lease>) -> Self {
         let weigh = |_: &ConnectionId, slot: &Slot| match slot {
             Slot::Ready(ready) => u32::try_from(OVERHEAD + ready.body.len()).unwrap_or(u32::MAX),
             Slot::Floor(..) => u32::try_from(OVERHEAD).unwrap_or(u32::MAX),
         };
-        Self { slots: moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build(), soft_life }
+        let millis = |life: Duration| u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            slots: moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build(),
+            soft_life: millis(soft_life),
+            trusted_life: millis(soft_life.max(TRUSTED_LIFE)),
+            lease,
+            invalidations: Invalidations::new(),
+        }
     }
 
     /// Looks a token up.
@@ -229,12 +327,15 @@ impl Cache {
         if freshness == Freshness::Stale {
             return Hit::Stale(ready);
         }
+        let now = millis(now.boot);
         let age = ready.age(now);
-        if age >= self.soft_life {
+        let life =
+            if age >= self.soft_life / 2 && self.lease.holds_at(now) { self.trusted_life } else { self.soft_life };
+        if age >= life {
             return Hit::Doubtful(ready);
         }
         // Half-way, one reader looks behind its back, so that a token in use is never waited for.
-        let check = age >= self.soft_life / 2 && !ready.checking.swap(true, Relaxed);
+        let check = age >= life / 2 && !ready.checking.swap(true, Relaxed);
         Hit::Serve { check, refresh: freshness == Freshness::Early, ready }
     }
 
@@ -250,21 +351,70 @@ impl Cache {
         self.slots.get(id).map(|slot| slot.floor())
     }
 
-    /// Puts `ready` in, unless something younger is there; answers what is there now.
-    pub(crate) fn insert(&self, id: &ConnectionId, ready: Ready) -> Arc<Ready> {
+    /// To be taken before the store, or anybody else, is asked for what will be put in.
+    pub(crate) fn asking(&self, now: Now) -> Asked {
+        Asked { at: now.boot, invalidations: self.invalidations.count.load(SeqCst) }
+    }
+
+    /// Whether nothing was heard of `id` that the answer to `asked` may not show.
+    pub(crate) fn is_answered(&self, id: &ConnectionId, asked: Asked) -> bool {
+        !self.invalidations.any_since(asked, id)
+    }
+
+    /// Puts `ready` in, unless something younger is there; answers what is there now. `asked` = before `ready` was
+    /// read.
+    pub(crate) fn insert(&self, id: &ConnectionId, ready: Ready, asked: Asked) -> Arc<Ready> {
         let ready = Arc::new(ready);
         let entry = self.slots.entry_by_ref(id).and_upsert_with(|present| match present.map(moka::Entry::into_value) {
             Some(slot) if !may_follow(slot.floor(), (ready.incarnation, ready.generation)) => slot,
             _ => Slot::Ready(ready.clone()),
         });
-        match entry.into_value() {
+        let present = match entry.into_value() {
             Slot::Ready(present) => present,
             Slot::Floor(..) => ready,
+        };
+        if !self.is_answered(id, asked) {
+            present.doubt();
+        }
+        present
+    }
+
+    /// The store showed that nothing is younger than `ready`.
+    pub(crate) fn confirm(&self, id: &ConnectionId, ready: &Ready, asked: Asked) {
+        ready.confirm(asked);
+        if !self.is_answered(id, asked) {
+            ready.doubt();
+        }
+    }
+
+    /// Whether something older than `next` is all that may be there.
+    pub(crate) fn admits(&self, id: &ConnectionId, next: (Incarnation, Generation)) -> bool {
+        self.floor(id).is_none_or(|floor| may_follow(floor, next))
+    }
+
+    /// Somebody else changed `id`: what is older than `floor` is not served any more, nor what is on its way here.
+    pub(crate) fn invalidate(&self, id: &ConnectionId, incarnation: Incarnation, floor: Generation) {
+        self.invalidations.note(id);
+        let next = (incarnation, floor);
+        self.slots.entry_by_ref(id).and_compute_with(|present| match present.map(moka::Entry::into_value) {
+            Some(slot) if slot.floor() != next && may_follow(slot.floor(), next) => {
+                moka::ops::compute::Op::Put(Slot::Floor(incarnation, floor))
+            }
+            _ => moka::ops::compute::Op::Nop,
+        });
+    }
+
+    /// Somebody else changed `id`, and it cannot be seen how: the next reader looks.
+    pub(crate) fn doubt(&self, id: &ConnectionId) {
+        self.invalidations.note(id);
+        if let Some(ready) = self.peek(id) {
+            ready.doubt();
         }
     }
 
     /// Serves `id` no longer, and nothing older than `floor`.
     pub(crate) fn remove(&self, id: &ConnectionId, incarnation: Incarnation, floor: Generation) {
+        self.invalidations.note(id);
         self.slots.insert(id.clone(), Slot::Floor(incarnation, floor));
     }
 

@@ -21,6 +21,7 @@ use crate::{
     barrier::{Barrier, KeyCheckError, verify_or_create},
     bus,
     catalogue::Catalogue,
+    conditions::Conditions,
     connect::Connect,
     connections::{Connections, flight::Flights},
     health::{Health, HealthStatus, Part},
@@ -29,6 +30,7 @@ use crate::{
     journal::{self, AdoptError, Journal, JournalError, Limits},
     kept::KeptReplies,
     keys::Keys,
+    l2::L2,
     metrics::Metrics,
     records::Records,
     shared::Shared,
@@ -61,6 +63,9 @@ pub struct Parts {
     /// Where randomness comes from.
     pub entropy: Arc<dyn Entropy>,
 }
+
+/// How long telling the others that we leave may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why an engine did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +100,8 @@ pub struct Engine {
     upkeep: Upkeep,
     ending: Arc<AtomicBool>,
     tasks: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
+    /// Tells the others that we leave, once everything else is over.
+    speaker: Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Engine {
@@ -106,7 +113,9 @@ impl Engine {
         let barrier = Arc::new(verify_or_create(barrier, &*store, &*clock).await?);
         let instance = InstanceId(entropy.ulid(clock.now()));
         let metrics = Arc::new(Metrics::new());
-        let records = Records::new(store, barrier.clone(), clock.clone(), settings.hash_labels);
+        let conditions = Conditions::new(&metrics);
+        let records = Records::new(store, barrier.clone(), clock.clone(), settings.hash_labels)
+            .watched(conditions.store.clone(), conditions.store_writes.clone());
         refuse_second_writer(&records, &*clock).await.map_err(StartError::Writers)??;
         let (journal, journal_id) = match &journal_dir {
             None => (None, None),
@@ -116,11 +125,23 @@ impl Engine {
             }
         };
         let registration = Registration::new(journal_id, clock.now().wall);
-        let (link, _waiting) = bus::Link::new(bus.is_some());
+        let (link, line) = bus::Link::new(bus, instance, clock.clone());
+        // Nobody could believe a copy without being told when it is outdated.
+        let for_tokens = shared_cache.clone().filter(|_| link.is_connected());
+        let l2 = L2::new(
+            for_tokens,
+            records.clone(),
+            clock.clone(),
+            metrics.clone(),
+            conditions.cache.clone(),
+            link.lease().clone(),
+        );
         let shared = Arc::new(Shared {
             records,
             bus: link,
             shared_cache,
+            l2,
+            conditions,
             clock,
             entropy,
             transport,
@@ -151,7 +172,11 @@ impl Engine {
             upkeep: upkeep.clone(),
             ending: Arc::default(),
             tasks: Arc::default(),
+            speaker: Arc::default(),
         };
+        if let Some((line, waiting)) = line {
+            engine.listen(line, waiting);
+        }
         if let Err(error) = engine.instances.begin().await {
             tracing::warn!(%error, "the other instances cannot be seen yet");
         }
@@ -172,6 +197,23 @@ impl Engine {
         engine.tasks().extend(heir.map(|heir| tokio::spawn(heir.follow())));
         engine.instances.start();
         Ok(engine)
+    }
+
+    /// Tells the others what happens here, and hears what they do.
+    fn listen(&self, line: Arc<bus::Line>, waiting: tokio::sync::mpsc::Receiver<bus::Event>) {
+        let shared = &self.shared;
+        let ears = bus::Ears {
+            connections: self.connections.clone(),
+            integrations: self.integrations.clone(),
+            keys: self.keys.clone(),
+        };
+        *self.speaker() = Some(tokio::spawn(bus::speak(line.clone(), shared.clone(), waiting)));
+        self.tasks().push(tokio::spawn(bus::listen(line, shared.clone(), ears.clone())));
+        self.tasks().push(tokio::spawn(bus::mend(shared.clone(), ears)));
+    }
+
+    fn speaker(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.speaker.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -255,23 +297,35 @@ impl Engine {
 
     /// Whether this instance can serve, and what it does without.
     pub async fn health(&self) -> Health {
-        let store = match self.shared.records.store().ping().await {
-            Ok(()) if !self.shared.records.refuses_writes() => Part::Ok,
+        let records = &self.shared.records;
+        let store = match records.asked(records.store().ping().await) {
+            Ok(()) if !records.refuses_writes() => Part::Ok,
             _ => Part::Unavailable,
         };
+        let bus = match self.shared.bus.is_connected() {
+            false => Part::None,
+            true if self.shared.conditions.bus.is_well() => Part::Ok,
+            true => Part::Unavailable,
+        };
+        let cache = self.shared.l2.part();
         let journal = match self.connections.flights.kept.is_writable().await {
             None => Part::None,
             Some(true) => Part::Ok,
             Some(false) => Part::Unavailable,
         };
+        let (now, condition) = (self.shared.now().boot, &self.shared.conditions.journal);
+        match journal {
+            Part::Unavailable => condition.lost(now, &"it takes no replies"),
+            Part::Ok | Part::None => condition.well(now),
+        }
         let status = if self.ending.load(SeqCst) || self.shared.registration.is_forgotten() {
             HealthStatus::NotReady
-        } else if store == Part::Unavailable || journal == Part::Unavailable {
+        } else if [store, bus, cache, journal].contains(&Part::Unavailable) {
             HealthStatus::Degraded
         } else {
             HealthStatus::Ready
         };
-        Health { status, store, bus: Part::None, cache: Part::Ok, journal }
+        Health { status, store, bus, cache, journal }
     }
 
     /// Says not ready from now on, while everything goes on: whoever sends requests here can look for another
@@ -301,6 +355,15 @@ impl Engine {
             journal.clone().close().await;
         }
         self.instances.leave().await;
+        let speaker = self.speaker().take();
+        if let Some(mut speaker) = speaker {
+            let over = self.shared.clock.sleep(FAREWELL);
+            // Whom this does not reach takes our silence for what it is not, until the registry says otherwise.
+            tokio::select! {
+                _ = &mut speaker => {}
+                () = over => speaker.abort(),
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ pub struct Health {
     pub store: Part,
     /// Whether other instances are heard of at once.
     pub bus: Part,
-    /// The cache in this process.
+    /// The cache that instances share.
     pub cache: Part,
     /// Whether replies can be made durable on this machine.
     pub journal: Part,

@@ -124,6 +124,11 @@ impl KeptReplies {
             || self.journal.as_ref().is_some_and(|journal| journal.newest_unsettled(id) == Some(attempt))
     }
 
+    /// Whether a reply is kept that the store does not have yet. Asks memory only.
+    pub(crate) fn has_unsettled(&self, id: &ConnectionId) -> bool {
+        self.in_memory().contains_key(id) || self.journal.as_ref().is_some_and(|j| j.newest_unsettled(id).is_some())
+    }
+
     /// The store says what became of it. The journal keeps it all the same, in case the store rolls back.
     pub(crate) fn settled(&self, id: &ConnectionId, attempt: AttemptId) {
         if let Some(journaling) = lock(&self.journaling).get_mut(&attempt) {

@@ -1,7 +1,8 @@
 //! API keys: who may call us.
 //!
 //! A key is looked at on every request, so all of them lie in one table in memory, found by their keyed hash; the
-//! store is asked in the background only. Another instance's change shows after `RELOAD_EVERY` at the latest.
+//! store is asked in the background only. Another instance's change shows as soon as the bus tells of it, and after
+//! `RELOAD_EVERY` at the latest.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Caller, Error,
+    bus::Event,
     error::STORE_RETRY,
     records::{Loaded, Stored},
     shared::Shared,
@@ -264,6 +266,7 @@ impl Keys {
             match put {
                 Put::Committed(_) => {
                     self.replace(present.map(|stored| stored.value.hash), Some(key));
+                    self.shared.bus.send(Event::KeysChanged);
                     return Ok(());
                 }
                 Put::Conflict => {}
@@ -280,6 +283,7 @@ impl Keys {
             match self.shared.records.save(key, (), Expect::Absent).await? {
                 Put::Committed(_) => {
                     self.replace(None, Some(key));
+                    self.shared.bus.send(Event::KeysChanged);
                     return Ok(true);
                 }
                 Put::Conflict | Put::Unknown => match self.load(&key.id).await? {
@@ -307,6 +311,7 @@ impl Keys {
             };
             if let Put::Committed(_) = self.shared.records.delete::<ApiKey>(&key.id, &stored.version, &()).await? {
                 self.replace(Some(stored.value.hash), None);
+                self.shared.bus.send(Event::KeysChanged);
                 return Ok(());
             }
         }

@@ -22,6 +22,15 @@ pub struct Metrics {
     pub(crate) journal_depth: Gauge,
     pub(crate) flights: Gauge,
     pub(crate) cleaned: Counter,
+    pub(crate) l2_hits: Counter,
+    pub(crate) l2_misses: Counter,
+    pub(crate) l2_errors: Counter,
+    pub(crate) bus_sent: Counter,
+    pub(crate) bus_unsent: Counter,
+    pub(crate) bus_received: Counter,
+    pub(crate) bus_lost: Counter,
+    pub(crate) bus_foreign: Counter,
+    pub(crate) bus_trusting: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +96,15 @@ impl Metrics {
             journal_depth: Gauge::default(),
             flights: Gauge::default(),
             cleaned: Counter::default(),
+            l2_hits: Counter::default(),
+            l2_misses: Counter::default(),
+            l2_errors: Counter::default(),
+            bus_sent: Counter::default(),
+            bus_unsent: Counter::default(),
+            bus_received: Counter::default(),
+            bus_lost: Counter::default(),
+            bus_foreign: Counter::default(),
+            bus_trusting: Gauge::default(),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("cache_l1_hits", "Tokens served from this process's memory", metrics.l1_hits.clone());
@@ -106,8 +124,30 @@ impl Metrics {
         );
         registry.register("flights", "Refreshes under way", metrics.flights.clone());
         registry.register("cleaned", "Records and dead access tokens removed by clean-up", metrics.cleaned.clone());
+        metrics.register_shared(&mut registry);
         *metrics.registry() = registry;
         metrics
+    }
+
+    /// What instances do together.
+    fn register_shared(&self, registry: &mut Registry) {
+        registry.register("cache_l2_hits", "Tokens served from the shared cache", self.l2_hits.clone());
+        registry.register("cache_l2_misses", "Tokens that the shared cache did not have", self.l2_misses.clone());
+        registry.register("cache_l2_errors", "Calls of the shared cache that failed", self.l2_errors.clone());
+        registry.register("bus_messages_sent", "Messages that the bus took", self.bus_sent.clone());
+        registry.register("bus_messages_unsent", "Messages that the bus did not take", self.bus_unsent.clone());
+        registry.register("bus_messages_received", "Messages heard, our own too", self.bus_received.clone());
+        registry.register("bus_messages_lost", "Messages missing by their numbers", self.bus_lost.clone());
+        registry.register(
+            "bus_messages_foreign",
+            "Messages that nobody with our root key sent",
+            self.bus_foreign.clone(),
+        );
+        registry.register(
+            "bus_trusting",
+            "Whether cached tokens are served on the word of the bus: 1, or 0 while the store is asked",
+            self.bus_trusting.clone(),
+        );
     }
 
     /// Lets another layer add its own.

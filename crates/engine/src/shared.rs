@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use tokenkeep_core::{
-    InstanceId, Now,
+    Connection, ConnectionId, Generation, Incarnation, InstanceId, Now,
     id::Ulid,
     ports::{Clock, Endpoint, Entropy, Reply, Request, SendError, SharedCache, Transport, TransportError},
 };
 use url::Url;
 
 use crate::{
-    bus,
+    bus::{self, Event},
     catalogue::Catalogue,
+    conditions::Conditions,
     instances::{Process, Registration},
+    l2::L2,
     metrics::Metrics,
     records::Records,
     transport::Pacer,
@@ -26,6 +28,9 @@ pub(crate) struct Shared {
     pub(crate) bus: bus::Link,
     /// What other instances may see, too.
     pub(crate) shared_cache: Option<Arc<dyn SharedCache>>,
+    /// The tokens in it.
+    pub(crate) l2: L2,
+    pub(crate) conditions: Conditions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -44,6 +49,30 @@ impl Shared {
 
     pub(crate) fn ulid(&self) -> Ulid {
         self.entropy.ulid(self.clock.now())
+    }
+
+    /// `connection` is in the store: everybody may know.
+    pub(crate) fn announce(self: &Arc<Self>, connection: &Connection) {
+        let Connection { id, incarnation, generation, .. } = connection;
+        self.bus.send(Event::Changed { connection: id.clone(), incarnation: *incarnation, generation: *generation });
+        if self.l2.is_used() {
+            let (this, connection) = (self.clone(), connection.clone());
+            tokio::spawn(async move { this.l2.changed(&connection).await });
+        }
+    }
+
+    /// The connection is gone from the store: nobody may serve it any more.
+    pub(crate) fn announce_deleted(self: &Arc<Self>, id: &ConnectionId, incarnation: Incarnation, floor: Generation) {
+        self.bus.send(Event::Deleted { connection: id.clone(), incarnation, floor });
+        self.raise_floor(id, floor);
+    }
+
+    /// Lets no copy below `floor` be taken from the shared cache.
+    pub(crate) fn raise_floor(self: &Arc<Self>, id: &ConnectionId, floor: Generation) {
+        if self.l2.is_used() {
+            let (this, floors) = (self.clone(), [(id.clone(), floor)]);
+            tokio::spawn(async move { this.l2.raise(&floors).await });
+        }
     }
 
     /// One request that may be sent at any time, on a connection of its own.

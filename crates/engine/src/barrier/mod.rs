@@ -1,5 +1,5 @@
-//! The barrier: above it values, below it sealed bytes. The store, the L2 cache, the journal and backups see nothing
-//! that this module has not sealed.
+//! The barrier: above it values, below it sealed bytes. The store, the L2 cache, the bus, the journal and backups see
+//! nothing that this module has not sealed.
 //!
 //! AES-256-GCM throughout. From the root key, HKDF-SHA256 makes a data key (named by the root key's id) and from
 //! that a key of its own for every record: its place, tenant, kind and id. The same four are the additional
@@ -36,6 +36,8 @@ pub enum Place {
     Journal,
     /// A backup file.
     Backup,
+    /// On its way to other instances.
+    Bus,
 }
 
 impl Place {
@@ -45,6 +47,7 @@ impl Place {
             Place::L2 => "l2",
             Place::Journal => "journal",
             Place::Backup => "backup",
+            Place::Bus => "bus",
         }
     }
 }
@@ -89,6 +92,9 @@ pub struct Barrier {
 }
 
 impl Barrier {
+    /// By how many bytes sealed is longer than plain.
+    pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
+
     /// A barrier that seals with `active` and still opens what the `retired` keys sealed.
     ///
     /// Its hashes are those of a fresh installation; [`verify_or_create`] brings those of an existing one.
@@ -236,7 +242,7 @@ pub(crate) mod tests {
         #[test]
         fn what_was_sealed_opens(plain: Vec<u8>, id in ".{0,40}") {
             let (barrier, key) = (barrier(), key("t", Kind::Connection, &id));
-            for place in [Place::Store, Place::L2, Place::Journal, Place::Backup] {
+            for place in [Place::Store, Place::L2, Place::Journal, Place::Backup, Place::Bus] {
                 let sealed = barrier.seal(place, &key, &plain);
                 let opened = barrier.open(place, &key, &sealed);
                 prop_assert_eq!(opened.as_deref().map(Vec::as_slice), Ok(plain.as_slice()));
@@ -264,7 +270,7 @@ pub(crate) mod tests {
         let here = key("acme", Kind::Connection, "google/alice");
         let sealed = barrier.seal(Place::Store, &here, b"token");
         assert!(barrier.open(Place::Store, &here, &sealed).is_ok());
-        for place in [Place::L2, Place::Journal, Place::Backup] {
+        for place in [Place::L2, Place::Journal, Place::Backup, Place::Bus] {
             assert_eq!(barrier.open(place, &here, &sealed), Err(OpenError::Tampered), "{place:?}");
         }
         for there in [

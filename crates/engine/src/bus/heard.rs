@@ -17,25 +17,39 @@ impl Ears {
     /// Takes note of what `from`, never ourselves, did. Does not wait: the next message is heard after this.
     pub(crate) fn heard(&self, from: InstanceId, event: Event) {
         match event {
-            Event::Changed { connection, incarnation, generation: floor }
-            | Event::Deleted { connection, incarnation, floor } => {
-                // What it is at present is asked when it is wanted.
-                let known = self.connections.flights.cache.floor(&connection);
-                if known.is_some_and(|known| known < (incarnation, floor)) {
-                    self.connections.flights.cache.remove(&connection, incarnation, floor);
-                }
+            // What it is at present is asked when it is wanted.
+            Event::Changed { connection, incarnation, generation } => {
+                self.connections.flights.cache.invalidate(&connection, incarnation, generation);
+            }
+            Event::Deleted { connection, incarnation, floor } => {
+                self.connections.flights.cache.invalidate(&connection, incarnation, floor);
+                // Whoever deleted it does so, too, but may have lost the shared cache at the very moment.
+                self.connections.shared.raise_floor(&connection, floor);
             }
             Event::Held { connection, attempt } => {
                 tracing::trace!(%from, integration = %connection.integration, %attempt, "holds a reply");
             }
-            Event::KeysChanged => {
-                let keys = self.keys.clone();
-                tokio::spawn(async move { keys.reload().await });
-            }
+            Event::KeysChanged => self.reload_keys(),
             Event::IntegrationChanged(id) => self.integrations.changed(&id),
             Event::InstanceForgotten(instance) => instances::heard_forgotten(&self.connections.flights, instance),
             // Whether its silence means something is not for the use cases.
             Event::Leaving => {}
         }
+    }
+
+    /// Messages were lost, and what was changed of connections has been asked of the store. The rest is read anew.
+    pub(super) fn missed_something(&self) {
+        self.integrations.any_may_have_changed();
+        self.reload_keys();
+    }
+
+    fn reload_keys(&self) {
+        let keys = self.keys.clone();
+        tokio::spawn(async move {
+            // They are read again soon in any case.
+            if let Err(error) = keys.reload().await {
+                tracing::debug!(%error, "the API keys cannot be read at present");
+            }
+        });
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::exchange;
 use crate::{
-    cache::{Cache, Ready},
+    cache::{Asked, Cache, Ready},
     integrations::{Integrations, Party},
     kept::KeptReplies,
     metrics::{RefreshOutcome, UpstreamCall},
@@ -78,7 +78,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Flights {
     pub(crate) fn new(shared: Arc<Shared>, kept: KeptReplies, integrations: Integrations) -> Self {
         let settings = &shared.settings;
-        let cache = Cache::new(settings.cache_bytes, settings.cache_soft_life);
+        let cache = Cache::new(settings.cache_bytes, settings.cache_soft_life, shared.bus.lease().clone());
         Self {
             cache,
             kept,
@@ -119,13 +119,14 @@ impl Flights {
             if spends && !flights.shared.registration.may_spend(&flights.shared).await {
                 return flights.ground(&id, &progress);
             }
+            let asked = flights.cache.asking(flights.shared.now());
             let local = flights.local(&id, &route.policy, watch).await;
             let flight = match mission {
                 Mission::Refresh(cause) => Flight::new(cause, local, flights.attempt()),
                 Mission::Commit(held) => Flight::resume(*held, local),
             };
             let (connected, under_way) = (None, FuturesUnordered::new());
-            Pilot { flights, id, route, progress, flight, connected, under_way }.fly().await;
+            Pilot { flights, id, route, progress, flight, connected, under_way, asked }.fly().await;
         });
         follow
     }
@@ -177,10 +178,11 @@ impl Flights {
         lock(&self.slots).values().filter_map(|slot| slot.flight.clone()).collect()
     }
 
-    /// Puts the token of `connection` into the cache, if it has one; answers what is there now.
-    pub(crate) fn publish(&self, connection: &Connection, policy: &RefreshPolicy) -> Option<Arc<Ready>> {
-        let ready = Ready::new(connection, policy.margin, self.shared.now())?;
-        Some(self.cache.insert(&connection.id, ready))
+    /// Puts the token of `connection` into the cache, if it has one; answers what is there now. `asked` = before
+    /// `connection` was read, or written.
+    pub(crate) fn publish(&self, connection: &Connection, policy: &RefreshPolicy, asked: Asked) -> Option<Arc<Ready>> {
+        let ready = Ready::new(connection, policy.margin, asked)?;
+        Some(self.cache.insert(&connection.id, ready, asked))
     }
 }
 
@@ -193,6 +195,8 @@ struct Pilot {
     flight: Flight,
     connected: Option<Box<dyn Connected>>,
     under_way: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    /// Nothing that the flight shows was read before.
+    asked: Asked,
 }
 
 /// What comes of what is under way.
@@ -259,7 +263,7 @@ impl Pilot {
                 self.begin(async move { Input::Journaled(keeping.await.unwrap_or(Err(()))) });
             }
             Effect::Publish(connection) => {
-                if let Some(ready) = self.flights.publish(&connection, &self.route.policy) {
+                if let Some(ready) = self.flights.publish(&connection, &self.route.policy, self.asked) {
                     self.progress.send_replace(Progress::Published(ready));
                 }
             }
@@ -354,26 +358,27 @@ impl Pilot {
         let mut watch = None;
         match &outcome {
             Outcome::Refreshed(connection) => {
-                flights.publish(connection, &policy);
+                flights.publish(connection, &policy, self.asked);
+                shared.announce(connection);
                 if let Some(party) = &self.route.party {
                     flights.integrations.accepted(party);
                 }
                 tracing::info!(target: "audit", action = "refreshed", connection = %self.id, generation = %connection.generation);
             }
             Outcome::Current(connection) | Outcome::BackingOff(connection) => {
-                flights.publish(connection, &policy);
+                flights.publish(connection, &policy, self.asked);
             }
             Outcome::Dead { connection, reason } => {
-                flights.publish(connection, &policy);
+                flights.publish(connection, &policy, self.asked);
                 tracing::info!(integration = %integration, reason, "a connection needs its user's consent");
             }
             Outcome::Blocked { connection, watch: seen, .. } => {
-                flights.publish(connection, &policy);
+                flights.publish(connection, &policy, self.asked);
                 watch = *seen;
             }
             Outcome::Failed { connection, fault } => {
                 if let Some(connection) = connection {
-                    flights.publish(connection, &policy);
+                    flights.publish(connection, &policy, self.asked);
                 }
                 if let (Fault::IntegrationRejected { code }, Some(party)) = (fault, &self.route.party) {
                     flights.integrations.rejected(party, code);

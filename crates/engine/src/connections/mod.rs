@@ -62,12 +62,26 @@ impl Connections {
     /// nothing is forgotten.
     pub async fn delete(&self, caller: &Caller, id: &ConnectionId, revoke: bool) -> Result<(), Error> {
         caller.may_at(Action::DeleteConnection, &id.integration, &id.tenant)?;
+        let mut unknown = None;
         for _ in 0..ATTEMPTS {
-            let stored = self.load(id).await?.ok_or_else(|| Error::not_found("connection", id))?;
-            if revoke {
-                self.revoke(&stored.value).await?;
-            }
-            if self.bury(&stored).await? {
+            let buried = match (self.load(id).await?, unknown.take()) {
+                (Some(stored), _) => {
+                    if revoke {
+                        self.revoke(&stored.value).await?;
+                    }
+                    let put = self.bury(&stored).await?;
+                    unknown = (put == Put::Unknown).then(|| stored.value.clone());
+                    matches!(put, Put::Committed(_)).then_some(stored.value)
+                }
+                // The answer to our own deletion was lost.
+                (None, Some(buried)) => Some(buried),
+                (None, None) => return Err(Error::not_found("connection", id)),
+            };
+            if let Some(buried) = buried {
+                let floor = buried.generation.next();
+                self.flights.cache.remove(id, buried.incarnation, floor);
+                self.flights.kept.forget(id);
+                self.shared.announce_deleted(id, buried.incarnation, floor);
                 tracing::info!(target: "audit", action = "deleted", by = %caller.name(), connection = %id, revoked = revoke);
                 return Ok(());
             }
@@ -135,18 +149,11 @@ impl Connections {
         }
     }
 
-    /// Puts a tombstone in its place; `false` = it has changed since.
-    async fn bury(&self, stored: &Stored<Connection>) -> Result<bool, Error> {
+    /// Puts a tombstone in its place.
+    async fn bury(&self, stored: &Stored<Connection>) -> Result<Put, Error> {
         let connection = &stored.value;
         let remembered = change::delete(connection);
-        match self.shared.records.delete::<Connection>(&connection.id, &stored.version, &remembered).await? {
-            Put::Committed(_) => {
-                self.flights.cache.remove(&connection.id, connection.incarnation, connection.generation.next());
-                self.flights.kept.forget(&connection.id);
-                Ok(true)
-            }
-            Put::Conflict | Put::Unknown => Ok(false),
-        }
+        Ok(self.shared.records.delete::<Connection>(&connection.id, &stored.version, &remembered).await?)
     }
 
     pub(crate) async fn load(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, Error> {

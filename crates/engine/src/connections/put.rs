@@ -119,11 +119,13 @@ impl Connections {
         let policy = self.policy(&id.integration).await;
         let mut unknown = None;
         for _ in 0..ATTEMPTS {
+            let asked = self.flights.cache.asking(self.shared.now());
             let seen = flight::read(&self.shared.records, id).await.map_err(|()| unavailable())?;
             // The answer to our last write was lost: what it would have made may be there.
             if let (Some((created, written)), Some(present)) = (unknown.take(), seen.live())
                 && same(&written, present)
             {
+                self.shared.announce(&written);
                 return Ok((created, written));
             }
             if mode.only_if_absent && seen.live().is_some() {
@@ -143,10 +145,11 @@ impl Connections {
                         // Replies to what was held before must not heal the record back to it.
                         self.flights.kept.forget(id);
                     }
-                    self.flights.publish(&connection, &policy);
+                    self.flights.publish(&connection, &policy, asked);
                     if connection.tokens.access.is_none() {
                         self.flights.cache.remove(id, connection.incarnation, connection.generation);
                     }
+                    self.shared.announce(&connection);
                     return Ok((created, connection));
                 }
                 Put::Conflict => {}

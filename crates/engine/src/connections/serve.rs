@@ -77,6 +77,11 @@ impl Connections {
             Hit::Doubtful(ready) | Hit::Stale(ready) => Some(ready),
             Hit::Miss => None,
         };
+        if known.is_none()
+            && let Some(ready) = self.copied(id, min_ttl).await
+        {
+            return Ok(ready);
+        }
         let party = self.party(&id.integration).await;
         match self.look(id).await {
             Ok(Some(ready)) if ready.freshness(min_ttl, self.shared.now()) != Freshness::Stale => return Ok(ready),
@@ -117,9 +122,25 @@ impl Connections {
         self.refreshed(id, party, Wanted::Younger(reported)).await
     }
 
+    /// The copy that another instance left, if it is fresh and nothing here knows better.
+    async fn copied(&self, id: &ConnectionId, min_ttl: Duration) -> Option<Arc<Ready>> {
+        let cache = &self.flights.cache;
+        let asked = cache.asking(self.shared.now());
+        if self.flights.kept.has_unsettled(id) {
+            return None;
+        }
+        let copy = self.shared.l2.read(id).await?;
+        let margin = self.policy(&id.integration).await.margin;
+        let life = (copy.incarnation, copy.generation);
+        let ready = Ready::of(&copy.access, copy.scope.as_deref(), life, margin, asked)?;
+        let fresh = ready.freshness(min_ttl, self.shared.now()) != Freshness::Stale;
+        (fresh && cache.admits(id, life) && cache.is_answered(id, asked)).then(|| cache.insert(id, ready, asked))
+    }
+
     /// Reads the record, and puts its token into the cache.
     async fn look(&self, id: &ConnectionId) -> Result<Option<Arc<Ready>>, Error> {
         self.shared.metrics.store_reads.inc();
+        let asked = self.flights.cache.asking(self.shared.now());
         let Some(stored) = self.load(id).await? else {
             self.flights.cache.remove_deleted(id);
             return Err(Error::not_found("connection", id));
@@ -135,9 +156,13 @@ impl Connections {
             }
         }
         let policy = self.policy(&id.integration).await;
-        let ready = self.flights.publish(&stored.value, &policy);
+        let ready = self.flights.publish(&stored.value, &policy, asked);
         if let Some(ready) = &ready {
-            ready.confirm(self.shared.now());
+            self.flights.cache.confirm(id, ready, asked);
+        }
+        if self.shared.l2.is_used() && self.flights.cache.is_answered(id, asked) {
+            let shared = self.shared.clone();
+            tokio::spawn(async move { shared.l2.fill(&stored.value).await });
         }
         Ok(ready)
     }
@@ -258,7 +283,10 @@ impl Connections {
 
     fn of(&self, connection: &Connection) -> Option<Arc<Ready>> {
         let cached = self.flights.cache.peek(&connection.id);
-        cached.or_else(|| Ready::new(connection, Duration::ZERO, self.shared.now()).map(Arc::new))
+        cached.or_else(|| {
+            let asked = self.flights.cache.asking(self.shared.now());
+            Ready::new(connection, Duration::ZERO, asked).map(Arc::new)
+        })
     }
 
     /// Looks behind a reader's back: whether the token is still the newest, and whether its refresh is due.
@@ -272,11 +300,12 @@ impl Connections {
         tokio::spawn(async move {
             if check {
                 this.shared.metrics.l1_revalidations.inc();
+                let asked = this.flights.cache.asking(this.shared.now());
                 match flight::read(&this.shared.records, &id).await {
                     Ok(Seen::Live(connection, _)) => {
                         let policy = this.policy(&id.integration).await;
-                        this.flights.publish(&connection, &policy);
-                        ready.confirm(this.shared.now());
+                        this.flights.publish(&connection, &policy, asked);
+                        this.flights.cache.confirm(&id, &ready, asked);
                     }
                     Ok(Seen::Absent | Seen::Deleted(..)) => {
                         this.flights.cache.remove_deleted(&id);

@@ -98,7 +98,7 @@ impl Integrations {
             let expect = old.as_ref().map_or(Expect::Absent, |old| Expect::Version(&old.version));
             // Where the answer to the write was lost, writing the same once more does no harm.
             if let Put::Committed(_) = self.shared.records.save(&integration, (), expect).await? {
-                self.changed(id);
+                self.announce(id);
                 let created = old.is_none();
                 tracing::info!(target: "audit", action = "integration_put", by = %caller.name(), integration = %id, provider = %integration.provider, created);
                 return Ok((created, integration.into()));
@@ -173,7 +173,7 @@ impl Integrations {
                     }
                     let expect = old.as_ref().map_or(Expect::Absent, |old| Expect::Version(&old.version));
                     let put = self.shared.records.save(&wanted, (), expect).await?;
-                    self.changed(id);
+                    self.announce(id);
                     matches!(put, Put::Committed(_))
                 }
             };
@@ -188,7 +188,7 @@ impl Integrations {
 
     async fn bury(&self, id: &IntegrationId, version: &tokenkeep_core::ports::Version) -> Result<bool, Error> {
         let put = self.shared.records.delete::<Integration>(id, version, &()).await?;
-        self.changed(id);
+        self.announce(id);
         Ok(matches!(put, Put::Committed(_)))
     }
 

@@ -25,6 +25,7 @@ use self::{discovery::Discovery, party::client_of};
 
 use crate::{
     Error,
+    bus::Event,
     records::{Loaded, Stored},
     shared::Shared,
 };
@@ -94,6 +95,19 @@ impl Integrations {
         let refused = known.get(id).and_then(|k| k.refused.clone());
         known.insert(id.clone(), Known { party: party.clone(), asked: now, introduced, refused });
         Ok(party)
+    }
+
+    /// It was changed here: nobody may go by what they know of it.
+    fn announce(&self, id: &IntegrationId) {
+        self.changed(id);
+        self.shared.bus.send(Event::IntegrationChanged(id.clone()));
+    }
+
+    /// Any of them may have been changed elsewhere.
+    pub(crate) fn any_may_have_changed(&self) {
+        for known in self.known().values_mut() {
+            known.asked = Boot::default();
+        }
     }
 
     /// Forgets what this instance knows of it, so that the next look asks the store.

@@ -120,7 +120,7 @@ pub(super) struct TokenSetDto<'a> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AccessTokenDto<'a> {
+pub(super) struct AccessTokenDto<'a> {
     #[serde(borrow)]
     token: Exposed<'a>,
     token_type: Cow<'a, str>,
@@ -219,12 +219,7 @@ impl From<ConnectionDto<'_>> for Connection {
 impl<'a> From<&'a TokenSet> for TokenSetDto<'a> {
     fn from(TokenSet { access, renewal, scope }: &'a TokenSet) -> Self {
         Self {
-            access: access.as_ref().map(|AccessToken { token, token_type, issued_at, expires_at }| AccessTokenDto {
-                token: token.into(),
-                token_type: Cow::Borrowed(token_type),
-                issued_at: *issued_at,
-                expires_at: *expires_at,
-            }),
+            access: access.as_ref().map(Into::into),
             renewal: renewal.as_ref().map(Into::into),
             scope: scope.as_deref().map(Cow::Borrowed),
         }
@@ -234,14 +229,31 @@ impl<'a> From<&'a TokenSet> for TokenSetDto<'a> {
 impl From<TokenSetDto<'_>> for TokenSet {
     fn from(dto: TokenSetDto<'_>) -> Self {
         Self {
-            access: dto.access.map(|a| AccessToken {
-                token: a.token.into(),
-                token_type: a.token_type.into_owned(),
-                issued_at: a.issued_at,
-                expires_at: a.expires_at,
-            }),
+            access: dto.access.map(Into::into),
             renewal: dto.renewal.map(Into::into),
             scope: dto.scope.map(Cow::into_owned),
+        }
+    }
+}
+
+impl<'a> From<&'a AccessToken> for AccessTokenDto<'a> {
+    fn from(AccessToken { token, token_type, issued_at, expires_at }: &'a AccessToken) -> Self {
+        Self {
+            token: token.into(),
+            token_type: Cow::Borrowed(token_type),
+            issued_at: *issued_at,
+            expires_at: *expires_at,
+        }
+    }
+}
+
+impl From<AccessTokenDto<'_>> for AccessToken {
+    fn from(dto: AccessTokenDto<'_>) -> Self {
+        Self {
+            token: dto.token.into(),
+            token_type: dto.token_type.into_owned(),
+            issued_at: dto.issued_at,
+            expires_at: dto.expires_at,
         }
     }
 }

@@ -4,6 +4,7 @@ mod aggregate;
 mod api_key;
 mod authorization_request;
 mod connection;
+mod copy;
 mod held;
 mod instance;
 mod integration;
@@ -27,9 +28,13 @@ use tokenkeep_core::{
 
 pub use aggregate::{Aggregate, DecodeError, Labels};
 pub(crate) use connection::CLAIM;
+pub(crate) use copy::TokenCopy;
 pub use held::{decode_held, encode_held};
 
-use crate::barrier::{Barrier, OpenError, Place};
+use crate::{
+    barrier::{Barrier, OpenError, Place},
+    conditions::Condition,
+};
 
 /// How long a tombstone is kept. Longer than anything that could bring the deleted back: journal entries, cached
 /// copies, another instance's memory.
@@ -46,6 +51,14 @@ pub struct Records {
     clock: Arc<dyn Clock>,
     hash_subjects: bool,
     refusal: Arc<Mutex<Option<Boot>>>,
+    watched: Option<Watched>,
+}
+
+/// Who is told how the store's answers stand.
+#[derive(Clone, Debug)]
+struct Watched {
+    reads: Arc<Condition>,
+    writes: Arc<Condition>,
 }
 
 /// What a read showed.
@@ -146,7 +159,12 @@ struct Remains<R> {
 impl Records {
     /// `hash_subjects`: whether labels that name a person are hashed (`[store] hash_labels`).
     pub fn new(store: Arc<dyn Store>, barrier: Arc<Barrier>, clock: Arc<dyn Clock>, hash_subjects: bool) -> Self {
-        Self { store, barrier, clock, hash_subjects, refusal: Arc::default() }
+        Self { store, barrier, clock, hash_subjects, refusal: Arc::default(), watched: None }
+    }
+
+    /// Tells `reads` and `writes` from now on how the store answers.
+    pub(crate) fn watched(self, reads: Arc<Condition>, writes: Arc<Condition>) -> Self {
+        Self { watched: Some(Watched { reads, writes }), ..self }
     }
 
     /// How label values are written, for [`Filter::Label`].
@@ -167,7 +185,7 @@ impl Records {
     /// Reads one.
     pub async fn load<T: Aggregate>(&self, id: &T::Id) -> Result<Loaded<T>, RecordError> {
         let key = T::key_of(id);
-        match self.store.get(&key).await? {
+        match self.asked(self.store.get(&key).await)? {
             None => Ok(Loaded::Absent),
             Some(record) => self.read(record).map_err(|why| RecordError::Unreadable { key, why }),
         }
@@ -214,8 +232,20 @@ impl Records {
     }
 
     fn noted(&self, written: Result<Put, StoreError>) -> Result<Put, StoreError> {
-        *self.refusal() = written.is_err().then(|| self.clock.now().boot);
+        let now = self.clock.now().boot;
+        *self.refusal() = written.is_err().then_some(now);
+        if let Some(watched) = &self.watched {
+            note(&watched.writes, &written, now);
+        }
         written
+    }
+
+    /// Notes whether the store answers.
+    pub(crate) fn asked<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Some(watched) = &self.watched {
+            note(&watched.reads, &answer, self.clock.now().boot);
+        }
+        answer
     }
 
     fn refusal(&self) -> MutexGuard<'_, Option<Boot>> {
@@ -231,7 +261,7 @@ impl Records {
         cursor: Option<Cursor>,
     ) -> Result<Listed<T>, StoreError> {
         let query = Query { scope, kind: T::KIND, filter, limit, cursor };
-        let page = self.store.list(&query).await?;
+        let page = self.asked(self.store.list(&query).await)?;
         Ok(Listed { items: self.items(page.records), next: page.next })
     }
 
@@ -242,7 +272,7 @@ impl Records {
         limit: u32,
         until: Timestamp,
     ) -> Result<Vec<Item<T>>, StoreError> {
-        Ok(self.items(self.store.claim(T::KIND, due_before, limit, until).await?))
+        Ok(self.items(self.asked(self.store.claim(T::KIND, due_before, limit, until).await)?))
     }
 
     /// A filter for the connections of `subject`, as this installation labels them.
@@ -280,6 +310,15 @@ impl Records {
             return Err(Unreadable::Content(DecodeError::Misplaced));
         }
         Ok(Loaded::Live(Stored { value, version, due_at, changed_at, sealed_by }))
+    }
+}
+
+/// A store that returns something strange has answered.
+fn note<T>(condition: &Condition, answer: &Result<T, StoreError>, now: Boot) {
+    match answer {
+        Ok(_) => condition.well(now),
+        Err(error @ StoreError::Unavailable { .. }) => condition.lost(now, error),
+        Err(StoreError::Corrupt { .. }) => {}
     }
 }
 
