@@ -52,6 +52,10 @@ mod document;
     feature = "redis",
     feature = "vault"
 ))]
+#[cfg_attr(
+    not(any(feature = "memory", feature = "sqlite", feature = "postgres", feature = "vault")),
+    expect(dead_code, reason = "in Redis a cursor names a shard, too")
+)]
 mod page;
 #[cfg(any(feature = "memory", feature = "env", feature = "vault"))]
 mod records;
