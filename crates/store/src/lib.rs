@@ -4,6 +4,7 @@
 //! writer saw. The contract is [`tokenkeep_core::ports::Store`]; this crate holds those who fulfil it.
 //!
 //! - [`Memory`]: in this process, gone with it. For tests and trials.
+//! - [`EnvFile`]: in this process, and in the `.env` of a developer.
 //! - [`Sqlite`]: one file on a local disk, the default. A write it has confirmed survives the loss of power.
 //! - [`Postgres`]: a PostgreSQL database, for instances anywhere; beside it a bus and a counter.
 //! - [`Redis`]: a Redis or Valkey server, its sentinels or its cluster; with [`RedisCache`], [`RedisBus`] and
@@ -62,6 +63,8 @@ mod records;
 
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
+#[cfg(feature = "env")]
+mod env_file;
 pub mod layers;
 #[cfg(feature = "memory")]
 mod memory;
@@ -76,6 +79,8 @@ pub mod sqlite;
 #[cfg(feature = "vault")]
 pub mod vault;
 
+#[cfg(feature = "env")]
+pub use env_file::{EnvFile, EnvFileError};
 #[cfg(feature = "memory")]
 pub use memory::Memory;
 #[cfg(feature = "memory")]
