@@ -7,6 +7,8 @@
 //! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
 //! - `storm`: several processes on one store, every connection expired at once.
 //! - `chaos-cluster`: an instance killed and its servers broken during such a storm.
+//! - `killed-for-good`: an instance that never comes back, with replies that it could not commit.
+//! - `revocation`: how long a deleted connection is served by another instance.
 //! - `load`: an open-loop load generator.
 
 #![expect(
@@ -52,6 +54,10 @@ enum Command {
     Storm(cluster::storm::Arguments),
     /// Kills an instance and breaks its servers during such a storm.
     ChaosCluster(cluster::chaos::Arguments),
+    /// An instance with replies that it could not commit is killed, and its disk with it.
+    KilledForGood(cluster::killed::Arguments),
+    /// Deletes connections at one instance and watches another.
+    Revocation(cluster::revocation::Arguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Command::Child(arguments) => block_on(chaos::child::run(arguments)),
         Command::Storm(arguments) => block_on(cluster::storm::run(arguments)),
         Command::ChaosCluster(arguments) => block_on(cluster::chaos::run(arguments)),
+        Command::KilledForGood(arguments) => block_on(cluster::killed::run(arguments)),
+        Command::Revocation(arguments) => block_on(cluster::revocation::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };
     match result {

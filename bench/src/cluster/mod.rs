@@ -2,6 +2,8 @@
 //!
 //! - [`storm`]: everything expires at once.
 //! - [`chaos`]: what breaks meanwhile.
+//! - [`killed`]: an instance that never comes back, with replies that it could not commit.
+//! - [`revocation`]: how long a deleted connection is served elsewhere.
 //! - [`backend`]: the stores, each with servers of its own that may be killed.
 //! - [`fleet`]: the processes.
 //! - [`steady`]: readers that must never be let down.
@@ -14,7 +16,10 @@ pub mod chaos;
 mod client;
 mod fleet;
 mod journals;
+pub mod killed;
+mod proxy;
 mod reads;
+pub mod revocation;
 mod steady;
 pub mod storm;
 mod upstream;
