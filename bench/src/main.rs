@@ -9,6 +9,7 @@
 //! - `chaos-cluster`: an instance killed and its servers broken during such a storm.
 //! - `killed-for-good`: an instance that never comes back, with replies that it could not commit.
 //! - `revocation`: how long a deleted connection is served by another instance.
+//! - `canary`: whether any server ever sees a secret.
 //! - `load`: an open-loop load generator.
 
 #![expect(
@@ -58,6 +59,8 @@ enum Command {
     KilledForGood(cluster::killed::Arguments),
     /// Deletes connections at one instance and watches another.
     Revocation(cluster::revocation::Arguments),
+    /// Searches the servers for the secrets that went through them.
+    Canary(cluster::canary::Arguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::ChaosCluster(arguments) => block_on(cluster::chaos::run(arguments)),
         Command::KilledForGood(arguments) => block_on(cluster::killed::run(arguments)),
         Command::Revocation(arguments) => block_on(cluster::revocation::run(arguments)),
+        Command::Canary(arguments) => block_on(cluster::canary::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };
     match result {

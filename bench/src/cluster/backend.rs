@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use tokenkeep_services::{Cluster, Postgres, Redis, Sentinel};
+use tokenkeep_services::{Cluster, Postgres, Redis, Sentinel, Vault};
 
 use super::{
     fleet::{Plan, SEALING_KEY},
@@ -23,6 +23,8 @@ pub enum Kind {
     RedisSentinel,
     /// A Redis Cluster of three primaries with a replica each.
     RedisCluster,
+    /// A Vault with KV version 1, which only one instance may write to.
+    Vault,
 }
 
 /// A store that runs.
@@ -42,6 +44,7 @@ pub enum Servers {
     Redis(Redis),
     Sentinel(Sentinel),
     Cluster(Cluster),
+    Vault(Vault),
 }
 
 const DATABASE: &str = "tokenkeep";
@@ -73,6 +76,10 @@ impl Backend {
                 let cluster = Cluster::start()?;
                 (joined(&cluster.urls())?, None, Servers::Cluster(cluster))
             }
+            Kind::Vault => {
+                let vault = Vault::start()?;
+                (format!("vault+http://127.0.0.1:{}/secret/tokenkeep", vault.port()), None, Servers::Vault(vault))
+            }
         };
         Ok(Self { kind, store_url, cache_url, servers: Arc::new(servers) })
     }
@@ -80,7 +87,7 @@ impl Backend {
     /// How many connections a storm has where nobody says.
     pub fn usual_connections(&self) -> usize {
         match self.kind {
-            Kind::Sqlite => 1_000,
+            Kind::Sqlite | Kind::Vault => 1_000,
             _ => 10_000,
         }
     }
@@ -104,7 +111,11 @@ impl Backend {
             self.store_url,
             upstream.config()
         );
-        Plan { binary: binary.to_owned(), config }
+        let environment = match &*self.servers {
+            Servers::Vault(vault) => vec![("VAULT_TOKEN", vault.root_token().to_owned())],
+            _ => Vec::new(),
+        };
+        Plan { binary: binary.to_owned(), config, environment }
     }
 
     /// Does something to the servers, away from the runtime: it waits.

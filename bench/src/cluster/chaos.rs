@@ -195,7 +195,7 @@ async fn strike(
     let mut struck = Vec::new();
     let mut note = |what: String| struck.push(Struck { what, after_calls: upstream.provider.calls() });
     match backend.kind {
-        Kind::Sqlite => {}
+        Kind::Sqlite | Kind::Vault => {}
         Kind::Postgres => {
             upstream.provider.called(count * 35 / 100).await;
             note("Redis was restarted".into());

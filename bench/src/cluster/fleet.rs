@@ -30,6 +30,8 @@ pub struct Plan {
     pub binary: PathBuf,
     /// Its configuration without data directory and address.
     pub config: String,
+    /// Variables for it.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// One instance, running or not. What is left of it when it ends stays on disk, as on a machine.
@@ -67,6 +69,7 @@ impl Instance {
             .arg("--data-dir")
             .arg(self.data_dir())
             .env("TOKENKEEP_ADMIN_KEY", ADMIN_KEY)
+            .envs(self.plan.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -4,6 +4,7 @@
 //! - [`chaos`]: what breaks meanwhile.
 //! - [`killed`]: an instance that never comes back, with replies that it could not commit.
 //! - [`revocation`]: how long a deleted connection is served elsewhere.
+//! - [`canary`]: whether any server ever sees a secret.
 //! - [`backend`]: the stores, each with servers of its own that may be killed.
 //! - [`fleet`]: the processes.
 //! - [`steady`]: readers that must never be let down.
@@ -12,6 +13,7 @@
 //! - [`verify`]: what the store really holds afterwards.
 
 mod backend;
+pub mod canary;
 pub mod chaos;
 mod client;
 mod fleet;

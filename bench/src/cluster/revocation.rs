@@ -75,7 +75,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let result = measured.and_then(|mut took| {
             took.sort_unstable();
             let (middle, longest) = (took[took.len() / 2], took[took.len() - 1]);
-            let seen = format!("{} deletions, median {middle:.0?}, max {longest:.0?}", took.len());
+            let seen = format!("{} deletions, median {middle:.1?}, max {longest:.1?}", took.len());
             ensure!(longest <= setting.within, "{seen}");
             Ok(seen)
         });

@@ -46,6 +46,11 @@ macro_rules! controls {
                 self.start_again()
             }
 
+            /// The folder that all its files are in.
+            pub fn folder(&self) -> &std::path::Path {
+                self.server().folder()
+            }
+
             /// The last lines of its log.
             pub fn log(&self) -> String {
                 self.server().log_tail()
@@ -216,6 +221,10 @@ impl Server {
 
     fn has_ended(&self) -> bool {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_none_or(Tree::has_ended)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn log(&self) -> PathBuf {
