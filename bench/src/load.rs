@@ -80,9 +80,15 @@ pub fn request(path: &str, key: Option<&str>) -> Vec<u8> {
 pub fn measure(addr: SocketAddr, request: &[u8], shape: Shape) -> anyhow::Result<Measured> {
     let length = response_length(addr, request)?;
     match shape.rate {
-        None => closed(addr, request, length, GOOD, shape),
+        None => closed(addr, &[request.to_vec()], length, GOOD, shape),
         Some(rate) => open(addr, request, length, shape, rate),
     }
+}
+
+/// Loads one address with different requests in turn, as fast as it goes. Their answers are all of one length.
+pub fn in_turn(addr: SocketAddr, requests: &[Vec<u8>], shape: Shape) -> anyhow::Result<Measured> {
+    let first = requests.first().context("no request")?;
+    closed(addr, requests, response_length(addr, first)?, GOOD, shape)
 }
 
 /// Asks, to see that the answer is right and how long it is: every later one is as long. The first answer after a
@@ -128,7 +134,15 @@ fn connect(addr: SocketAddr) -> anyhow::Result<TcpStream> {
 }
 
 /// One thread; each turn writes to every connection, then reads every answer. All connections are always in flight.
-pub fn closed(addr: SocketAddr, request: &[u8], length: usize, good: &[u8], shape: Shape) -> anyhow::Result<Measured> {
+pub fn closed(
+    addr: SocketAddr,
+    requests: &[Vec<u8>],
+    length: usize,
+    good: &[u8],
+    shape: Shape,
+) -> anyhow::Result<Measured> {
+    let mut requests = requests.iter().cycle();
+    let mut next = || requests.next().context("no request");
     let mut streams = (0..shape.connections).map(|_| connect(addr)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut latency = Histogram::new(3)?;
     let mut buffer = vec![0; length];
@@ -138,7 +152,7 @@ pub fn closed(addr: SocketAddr, request: &[u8], length: usize, good: &[u8], shap
     let mut answered = 0u64;
     for (stream, sent) in streams.iter_mut().zip(&mut sent) {
         *sent = Instant::now();
-        stream.write_all(request)?;
+        stream.write_all(next()?)?;
     }
     loop {
         for (stream, sent) in streams.iter_mut().zip(&mut sent) {
@@ -152,7 +166,7 @@ pub fn closed(addr: SocketAddr, request: &[u8], length: usize, good: &[u8], shap
                 began = Some(now);
             }
             *sent = now;
-            stream.write_all(request)?;
+            stream.write_all(next()?)?;
         }
         if let Some(began) = began
             && began.elapsed().as_secs_f64() >= shape.seconds

@@ -10,6 +10,7 @@
 //! - `killed-for-good`: an instance that never comes back, with replies that it could not commit.
 //! - `revocation`: how long a deleted connection is served by another instance.
 //! - `canary`: whether any server ever sees a secret.
+//! - `misses`: tokens that are not in memory, beside bare reads of the store.
 //! - `load`: an open-loop load generator.
 
 #![expect(
@@ -28,6 +29,7 @@ mod chaos;
 mod cluster;
 mod http;
 mod load;
+mod misses;
 mod real_provider;
 mod report;
 mod service;
@@ -61,6 +63,11 @@ enum Command {
     Revocation(cluster::revocation::Arguments),
     /// Searches the servers for the secrets that went through them.
     Canary(cluster::canary::Arguments),
+    /// Measures tokens that are not in memory beside bare reads of the store.
+    Misses(misses::Arguments),
+    /// The bare handler that reads.
+    #[command(hide = true)]
+    BareRead(misses::BareArguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
@@ -84,6 +91,8 @@ fn main() -> ExitCode {
         Command::KilledForGood(arguments) => block_on(cluster::killed::run(arguments)),
         Command::Revocation(arguments) => block_on(cluster::revocation::run(arguments)),
         Command::Canary(arguments) => block_on(cluster::canary::run(arguments)),
+        Command::Misses(arguments) => block_on(misses::run(arguments)),
+        Command::BareRead(arguments) => block_on(misses::serve_bare(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };
     match result {

@@ -180,7 +180,7 @@ impl Redis {
     fn measure(&self, shape: Shape) -> anyhow::Result<f64> {
         let length = crate::ceiling::BODY.len();
         let answer = format!("${length}\r\n").len() + length + 2;
-        Ok(load::closed(self.addr, b"*2\r\n$3\r\nGET\r\n$5\r\ntoken\r\n", answer, b"$", shape)?.per_second)
+        Ok(load::closed(self.addr, &[b"*2\r\n$3\r\nGET\r\n$5\r\ntoken\r\n".to_vec()], answer, b"$", shape)?.per_second)
     }
 }
 

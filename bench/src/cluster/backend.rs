@@ -27,6 +27,13 @@ pub enum Kind {
     Vault,
 }
 
+impl Kind {
+    /// As the command line has it.
+    pub fn word(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 /// A store that runs.
 #[derive(Clone)]
 pub struct Backend {
@@ -111,11 +118,16 @@ impl Backend {
             self.store_url,
             upstream.config()
         );
-        let environment = match &*self.servers {
+        let environment = self.environment();
+        Plan { binary: binary.to_owned(), config, environment }
+    }
+
+    /// Variables that a process needs to use it.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        match &*self.servers {
             Servers::Vault(vault) => vec![("VAULT_TOKEN", vault.root_token().to_owned())],
             _ => Vec::new(),
-        };
-        Plan { binary: binary.to_owned(), config, environment }
+        }
     }
 
     /// Does something to the servers, away from the runtime: it waits.

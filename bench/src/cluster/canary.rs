@@ -185,11 +185,11 @@ async fn held_copy(instance: &fleet::Instance, backend: &Backend, upstream: &Ups
             Ok(())
         })
     };
-    postgres(|postgres| postgres.pause()).await?;
+    postgres(tokenkeep_services::Postgres::pause).await?;
     gate.release();
     let answer = read.await??;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    postgres(|postgres| postgres.resume()).await?;
+    postgres(tokenkeep_services::Postgres::resume).await?;
     ensure!(answer.status == StatusCode::OK, "{} {}", answer.status, answer.text());
     Ok(())
 }

@@ -12,11 +12,11 @@
 //! - [`upstream`]: the provider, and what it knows.
 //! - [`verify`]: what the store really holds afterwards.
 
-mod backend;
+pub mod backend;
 pub mod canary;
 pub mod chaos;
 mod client;
-mod fleet;
+pub mod fleet;
 mod journals;
 pub mod killed;
 mod proxy;
@@ -34,14 +34,14 @@ use std::path::PathBuf;
 pub struct Common {
     /// The service's program; by default the one beside this.
     #[arg(long)]
-    tokenkeep: Option<PathBuf>,
+    pub tokenkeep: Option<PathBuf>,
     /// How many processes.
     #[arg(long, default_value_t = 3)]
     instances: usize,
     /// Fewer connections: a look at whether all of it works, not a measurement.
     #[arg(long)]
-    quick: bool,
+    pub quick: bool,
     /// Leaves data directories and logs behind, and says where.
     #[arg(long)]
-    keep: bool,
+    pub keep: bool,
 }

@@ -49,7 +49,7 @@ fn postgres(postgres: &Postgres, into: &Path) -> anyhow::Result<()> {
 fn redis(redis: &Redis, into: &Path) -> anyhow::Result<()> {
     let keys = redis.command(&["KEYS", "*"])?;
     let mut text = String::new();
-    for key in keys.lines().map(str::trim).filter(|key| !key.is_empty()) {
+    for key in keys.split_whitespace() {
         let value = match redis.command(&["TYPE", key])?.trim() {
             "string" => redis.command(&["GET", key])?,
             "hash" => redis.command(&["HGETALL", key])?,

@@ -1,0 +1,69 @@
+//! The plainest read of each driver. A new store is one variant here, and one line in [`store`].
+
+use std::sync::Arc;
+
+use anyhow::{bail, ensure};
+use sqlx::{Row as _, postgres::PgPoolOptions};
+use tokenkeep_core::ports::Store;
+use tokenkeep_store::{Postgres, PostgresOptions};
+
+use crate::cluster::backend::{Backend, Kind};
+
+/// The store itself, as `tokenkeep serve` opens it.
+pub async fn store(kind: Kind, backend: &Backend) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match kind {
+        Kind::Postgres => Arc::new(Postgres::connect(PostgresOptions::new(backend.store_url.clone())).await?),
+        _ => bail!("{kind:?} is not measured"),
+    })
+}
+
+/// The driver alone, with as many connections as the store has.
+pub enum Bare {
+    Postgres(sqlx::PgPool),
+}
+
+impl Bare {
+    pub async fn connect(kind: Kind, url: &str) -> anyhow::Result<Self> {
+        Ok(match kind {
+            Kind::Postgres => {
+                let like = PostgresOptions::new(url);
+                Self::Postgres(PgPoolOptions::new().max_connections(like.pool_size).connect(url).await?)
+            }
+            _ => bail!("{kind:?} is not measured"),
+        })
+    }
+
+    /// Stores `count` values of `size` bytes.
+    pub async fn fill(&self, count: usize, size: usize) -> anyhow::Result<()> {
+        match self {
+            Self::Postgres(pool) => {
+                sqlx::query("CREATE TABLE bare (id text PRIMARY KEY, value bytea NOT NULL)").execute(pool).await?;
+                let ids: Vec<String> = (0..count).map(key).collect();
+                sqlx::query("INSERT INTO bare SELECT unnest($1::text[]), $2")
+                    .bind(ids)
+                    .bind(vec![7_u8; size])
+                    .execute(pool)
+                    .await?;
+                // As a table is that has been there for a while.
+                sqlx::query("ANALYZE").execute(pool).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one of them.
+    pub async fn read(&self, n: usize) -> anyhow::Result<()> {
+        let length = match self {
+            Self::Postgres(pool) => {
+                let row = sqlx::query("SELECT value FROM bare WHERE id = $1").bind(key(n)).fetch_one(pool).await?;
+                row.try_get::<&[u8], _>(0)?.len()
+            }
+        };
+        ensure!(length > 0, "an empty value");
+        Ok(())
+    }
+}
+
+fn key(n: usize) -> String {
+    format!("google/_default/s-{n:05}")
+}
