@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{bail, ensure};
 use sqlx::{Row as _, postgres::PgPoolOptions};
 use tokenkeep_core::ports::Store;
-use tokenkeep_store::{Postgres, PostgresOptions};
+use tokenkeep_store::{Postgres, PostgresOptions, Redis, RedisOptions};
 
 use crate::cluster::backend::{Backend, Kind};
 
@@ -13,6 +13,7 @@ use crate::cluster::backend::{Backend, Kind};
 pub async fn store(kind: Kind, backend: &Backend) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match kind {
         Kind::Postgres => Arc::new(Postgres::connect(PostgresOptions::new(backend.store_url.clone())).await?),
+        Kind::Redis => Arc::new(Redis::connect(RedisOptions::new(&backend.store_url)?).await?),
         _ => bail!("{kind:?} is not measured"),
     })
 }
@@ -20,6 +21,7 @@ pub async fn store(kind: Kind, backend: &Backend) -> anyhow::Result<Arc<dyn Stor
 /// The driver alone, with as many connections as the store has.
 pub enum Bare {
     Postgres(sqlx::PgPool),
+    Redis(redis::aio::MultiplexedConnection),
 }
 
 impl Bare {
@@ -29,6 +31,7 @@ impl Bare {
                 let like = PostgresOptions::new(url);
                 Self::Postgres(PgPoolOptions::new().max_connections(like.pool_size).connect(url).await?)
             }
+            Kind::Redis => Self::Redis(redis::Client::open(url)?.get_multiplexed_async_connection().await?),
             _ => bail!("{kind:?} is not measured"),
         })
     }
@@ -47,6 +50,13 @@ impl Bare {
                 // As a table is that has been there for a while.
                 sqlx::query("ANALYZE").execute(pool).await?;
             }
+            Self::Redis(connection) => {
+                let mut pipeline = redis::pipe();
+                (0..count).for_each(|n| {
+                    pipeline.set(bare_key(n), vec![7_u8; size]).ignore();
+                });
+                pipeline.query_async::<()>(&mut connection.clone()).await?;
+            }
         }
         Ok(())
     }
@@ -58,6 +68,10 @@ impl Bare {
                 let row = sqlx::query("SELECT value FROM bare WHERE id = $1").bind(key(n)).fetch_one(pool).await?;
                 row.try_get::<&[u8], _>(0)?.len()
             }
+            Self::Redis(connection) => {
+                let get = redis::cmd("GET").arg(bare_key(n)).take();
+                get.query_async::<Vec<u8>>(&mut connection.clone()).await?.len()
+            }
         };
         ensure!(length > 0, "an empty value");
         Ok(())
@@ -66,4 +80,9 @@ impl Bare {
 
 fn key(n: usize) -> String {
     format!("google/_default/s-{n:05}")
+}
+
+/// Beside the store's own keys.
+fn bare_key(n: usize) -> String {
+    format!("bare:{}", key(n))
 }
