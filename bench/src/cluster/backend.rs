@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use tokenkeep_services::{Cluster, Postgres, Redis, Sentinel, Vault};
+use tokenkeep_services::{Cluster, Postgres, REDIS_PASSWORD, Redis, Sentinel, Vault};
 
 use super::{
     fleet::{Plan, SEALING_KEY},
@@ -76,7 +76,9 @@ impl Backend {
             }
             Kind::RedisSentinel => {
                 let sentinel = Sentinel::start()?;
-                let url = sentinel.urls().first().context("there are sentinels")?.clone();
+                // The servers want a password, the Sentinels none.
+                let hosts = joined(&sentinel.urls())?.replace("redis://", "");
+                let url = format!("redis+sentinel://:{REDIS_PASSWORD}@{hosts}/{}", Sentinel::PRIMARY_NAME);
                 (url, None, Servers::Sentinel(sentinel))
             }
             Kind::RedisCluster => {
