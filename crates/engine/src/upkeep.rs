@@ -126,7 +126,7 @@ impl Upkeep {
 
 /// Waits for a flight's end.
 pub(crate) async fn landed(mut progress: watch::Receiver<Progress>) {
-    while !matches!(*progress.borrow_and_update(), Progress::Landed(_)) {
+    while !matches!(*progress.borrow_and_update(), Progress::Landed { .. }) {
         if progress.changed().await.is_err() {
             return;
         }

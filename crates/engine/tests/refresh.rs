@@ -101,6 +101,45 @@ async fn several_instances_make_one_call() {
 }
 
 #[tokio::test]
+async fn who_joins_a_refresh_behind_waits_for_another_instance_all_the_same() {
+    let t = TestEngine::new(Rotation::Strict).await;
+    let other = t.world.engine(2, None).await;
+    // Inside the margin: readers are answered, and the refresh goes on behind.
+    t.world.clock.advance(Duration::from_mins(57));
+    let gate = t.world.provider.hold_next();
+    t.token().await.unwrap();
+    t.token().await.unwrap();
+    gate.arrived().await;
+
+    // At the other instance a refresh is forced, and one is begun behind a reader before it gets to it.
+    let in_memory = async || other.connections().token(&Caller::Local, &alice(), MIN_TTL).await.unwrap();
+    in_memory().await;
+    let reads = t.world.store.reads.lock().await;
+    let forcing = other.clone();
+    let mut forced =
+        tokio::spawn(async move { forcing.connections().refresh(&Caller::Local, &alice(), None).await.unwrap() });
+    tokio::task::yield_now().await;
+    in_memory().await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    drop(reads);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    gate.release();
+    let ready = loop {
+        tokio::select! {
+            biased;
+            ready = &mut forced => break ready.unwrap(),
+            () = tokio::task::yield_now() => t.world.clock.advance(Duration::from_micros(200)),
+        }
+    };
+    assert_eq!(ready.generation, Generation(2));
+    assert_eq!(t.world.provider.calls(), 1);
+}
+
+#[tokio::test]
 async fn inside_the_margin_readers_do_not_wait() {
     let t = TestEngine::new(Rotation::Strict).await;
     t.token().await.unwrap();

@@ -33,7 +33,11 @@ pub(crate) enum Progress {
     Flying,
     /// New tokens are durable somewhere; what else becomes of them is not the reader's concern.
     Published(Arc<Ready>),
-    Landed(Arc<Outcome>),
+    Landed {
+        outcome: Arc<Outcome>,
+        /// Whether it was made for somebody who waits. One that was not gives up where another instance is at work.
+        patient: bool,
+    },
 }
 
 /// What this instance remembers of a connection between flights.
@@ -56,6 +60,12 @@ enum Mission {
     Refresh(Cause),
     /// Committing a reply that a journal held.
     Commit(Box<Held>),
+}
+
+impl Mission {
+    fn is_patient(&self) -> bool {
+        !matches!(self, Mission::Refresh(Cause::Due))
+    }
 }
 
 /// All flights of this instance.
@@ -121,12 +131,13 @@ impl Flights {
             }
             let asked = flights.cache.asking(flights.shared.now());
             let local = flights.local(&id, &route.policy, watch).await;
+            let patient = mission.is_patient();
             let flight = match mission {
                 Mission::Refresh(cause) => Flight::new(cause, local, flights.attempt()),
                 Mission::Commit(held) => Flight::resume(*held, local),
             };
             let (connected, under_way) = (None, FuturesUnordered::new());
-            Pilot { flights, id, route, progress, flight, connected, under_way, asked }.fly().await;
+            Pilot { flights, id, route, patient, progress, flight, connected, under_way, asked }.fly().await;
         });
         follow
     }
@@ -153,7 +164,8 @@ impl Flights {
     fn ground(&self, id: &ConnectionId, progress: &watch::Sender<Progress>) {
         lock(&self.slots).remove(id);
         self.shared.metrics.flights.dec();
-        progress.send_replace(Progress::Landed(Arc::new(Outcome::StoreUnavailable)));
+        let outcome = Arc::new(Outcome::StoreUnavailable);
+        progress.send_replace(Progress::Landed { outcome, patient: true });
     }
 
     /// An instance is surely gone, and its journal was read to the end.
@@ -191,6 +203,7 @@ struct Pilot {
     flights: Arc<Flights>,
     id: ConnectionId,
     route: Route,
+    patient: bool,
     progress: watch::Sender<Progress>,
     flight: Flight,
     connected: Option<Box<dyn Connected>>,
@@ -396,7 +409,7 @@ impl Pilot {
             }
         }
         shared.metrics.flights.dec();
-        self.progress.send_replace(Progress::Landed(Arc::new(outcome)));
+        self.progress.send_replace(Progress::Landed { outcome: Arc::new(outcome), patient: self.patient });
     }
 }
 

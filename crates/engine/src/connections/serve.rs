@@ -194,6 +194,7 @@ impl Connections {
                 let progress = self.flights.join(id, wanted.cause(), route.clone());
                 match self.landed(progress, wanted).await {
                     Landed::With(ready) => return Ok(ready),
+                    Landed::Early => {}
                     Landed::Without(outcome) => {
                         if let Some(result) = self.answer(id, wanted, &outcome) {
                             return result;
@@ -222,7 +223,11 @@ impl Connections {
                 Progress::Flying => {}
                 Progress::Published(ready) if self.serves(&ready, wanted) => return Landed::With(ready),
                 Progress::Published(_) => {}
-                Progress::Landed(outcome) => return Landed::Without(outcome),
+                Progress::Landed { outcome, patient } => {
+                    // Somebody else's refresh is running, which this flight would not wait for, but its reader will.
+                    let fly_again = !patient && matches!(*outcome, Outcome::Blocked { .. });
+                    return if fly_again { Landed::Early } else { Landed::Without(outcome) };
+                }
             }
             if progress.changed().await.is_err() {
                 return Landed::Without(Arc::new(Outcome::StoreUnavailable));
@@ -331,6 +336,7 @@ impl Connections {
 
 enum Landed {
     With(Arc<Ready>),
+    Early,
     Without(Arc<Outcome>),
 }
 

@@ -247,6 +247,8 @@ pub struct Switchable {
     pub refuses_instances: AtomicBool,
     /// How many connections were handed out to be refreshed.
     pub claimed: AtomicUsize,
+    /// Connections are read one after the other, in the order of asking, while nobody holds this.
+    pub reads: tokio::sync::Mutex<()>,
     /// Who may use it, if not only this process.
     pub reach: Mutex<Option<Reach>>,
 }
@@ -273,6 +275,9 @@ impl Store for Switchable {
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
             self.up().await?;
+            if key.kind == Kind::Connection {
+                drop(self.reads.lock().await);
+            }
             self.inner.get(key).await
         })
     }
