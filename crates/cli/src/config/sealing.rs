@@ -17,6 +17,9 @@ section! {
         key_file: Option<PathBuf> = None, Text "\"/run/secrets/tokenkeep-sealing-key\"";
         /// A command that prints it; run by `sh -c`, 30 seconds at most.
         key_command: Option<String> = None, Text "\"pass show tokenkeep/sealing-key\"";
+        /// The key of Vault's Transit engine that wraps the keys here: they then read `vault:v1:...`, as `vault write
+        /// transit/encrypt/NAME plaintext=KEY` makes them. VAULT_ADDR and the login of `[store]` say where.
+        transit_key: Option<String> = None, Text "\"tokenkeep\"";
         /// Former keys, which still open what they sealed.
         retired_keys: Vec<Secret> = Vec::new(), List "[]";
         /// Files that hold former keys.

@@ -4,15 +4,17 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use secrecy::ExposeSecret as _;
-use tokenkeep_core::ports::{Bus, Clock, Counter, SharedCache, Store};
+use tokenkeep_core::ports::{Bus, Clock, Counter, Entropy, SharedCache, Store};
 use tokenkeep_oauth::Secret;
 use tokenkeep_store::{
-    Memory, MemoryCounter, Postgres, PostgresOptions, Redis, RedisBus, RedisCache, RedisCounter, RedisOptions, Sqlite,
+    EnvFile, Memory, MemoryCounter, Postgres, PostgresOptions, Redis, RedisBus, RedisCache, RedisCounter, RedisOptions,
+    Sqlite, Transit, TransitOptions, Vault, VaultAuth, VaultOptions, VaultServer,
 };
+use url::Url;
 
 use super::{
     server_url::ServerUrl,
-    store::{Choice, Place},
+    store::{Choice, Place, VaultPlace},
 };
 use crate::{
     config::{Config, secret},
@@ -34,6 +36,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) config: &'a Config,
     pub(crate) environment: &'a Environment,
     pub(crate) clock: &'a Arc<dyn Clock>,
+    pub(crate) entropy: &'a Arc<dyn Entropy>,
 }
 
 impl Opening<'_> {
@@ -71,7 +74,16 @@ impl Opening<'_> {
                     counter: Arc::new(RedisCounter::connect(options).await?),
                 })
             }
-            other => bail!("{other} cannot be opened yet"),
+            Place::EnvFile(path) => Ok(alone(Arc::new(EnvFile::open(path.as_deref(), &**self.entropy)?))),
+            Place::Vault(VaultPlace { address, mount, path }) => {
+                let server = self.vault_server(address)?;
+                let options = VaultOptions {
+                    mount: mount.clone(),
+                    path: path.clone(),
+                    ..VaultOptions::new(server, self.entropy.clone())
+                };
+                Ok(alone(Arc::new(Vault::connect(options).await?)))
+            }
         }
     }
 
@@ -91,6 +103,38 @@ impl Opening<'_> {
             options.listen_url = Some(trusting(&url, store.ca_file.as_deref())?.secret().clone());
         }
         Ok(options)
+    }
+
+    /// The Vault at `address`, and how to be let in: by AppRole where a role is configured, else with VAULT_TOKEN.
+    pub(crate) fn vault_server(&self, address: &Url) -> Result<VaultServer> {
+        let store = &self.config.store;
+        let secret_id =
+            secret("store.vault_secret_id", store.vault_secret_id.as_ref(), store.vault_secret_id_file.as_deref())?;
+        let auth = match (&store.vault_role_id, secret_id, self.environment.text("VAULT_TOKEN")?) {
+            (Some(role), Some(secret), _) => VaultAuth::app_role(role, secret),
+            (Some(_), None, _) => bail!("`store.vault_role_id` needs `store.vault_secret_id`"),
+            (None, Some(_), _) => bail!("`store.vault_secret_id` needs `store.vault_role_id`"),
+            (None, None, Some(token)) => VaultAuth::Token(Secret::from(token)),
+            (None, None, None) => {
+                bail!(
+                    "Vault wants to be logged in to: set VAULT_TOKEN, or `[store] vault_role_id` and `vault_secret_id`"
+                )
+            }
+        };
+        Ok(VaultServer {
+            namespace: self.environment.text("VAULT_NAMESPACE")?.map(str::to_owned),
+            ca_file: store.ca_file.clone(),
+            ..VaultServer::new(address.as_str().trim_end_matches('/'), auth, self.clock.clone())
+        })
+    }
+
+    /// What unwraps the sealing keys, if `[sealing] transit_key` names it.
+    pub(crate) async fn transit(&self) -> Result<Option<Transit>> {
+        let Some(key) = &self.config.sealing.transit_key else { return Ok(None) };
+        let address = self.environment.text("VAULT_ADDR")?.context("`sealing.transit_key` needs VAULT_ADDR")?;
+        let address = address.parse().context("VAULT_ADDR is no URL")?;
+        let options = TransitOptions::new(self.vault_server(&address)?, key);
+        Ok(Some(Transit::connect(options).await?))
     }
 
     /// How a Redis is spoken to, be it the store or the cache.

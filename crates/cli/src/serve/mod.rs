@@ -71,13 +71,14 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let opening = Opening { config: &config, environment, clock: &clock };
+    let opening = Opening { config: &config, environment, clock: &clock, entropy: &entropy };
     let Backends { store, bus, shared_cache, counter } = opening.open(&choice).await?;
     let facts = StoreFacts {
         is_ours: choice.is_ours(&dir),
         is_empty: store::is_empty(&*store).await.context("the store cannot be read")?,
     };
-    let keys = sealing_key::find(&config.sealing, &dir, facts, &*entropy)?;
+    let transit = opening.transit().await?;
+    let keys = sealing_key::find(&config.sealing, &dir, facts, &*entropy, transit.as_ref()).await?;
     let sealing = keys.from.to_string();
 
     let pacer = Arc::new(Pacer::new(clock.clone(), pacing(&config)));

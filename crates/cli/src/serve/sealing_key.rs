@@ -8,10 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::ports::Entropy;
 use tokenkeep_engine::barrier::RootKey;
 use tokenkeep_oauth::Secret;
+use tokenkeep_store::Transit;
+use zeroize::Zeroizing;
 
 use super::data_dir::DataDir;
 use crate::config::{Sealing, read_secret_file, secret_of_command};
@@ -56,42 +59,56 @@ pub(crate) struct StoreFacts {
 
 /// Finds the keys. One is made only for a store that is ours and empty: a shared store gets its key from whoever runs
 /// it, and a key made for sealed records could not open them.
-pub(crate) fn find(sealing: &Sealing, dir: &DataDir, store: StoreFacts, entropy: &dyn Entropy) -> Result<SealingKeys> {
-    let (active, from) = active(sealing, dir, store, entropy)?;
+pub(crate) async fn find(
+    sealing: &Sealing,
+    dir: &DataDir,
+    store: StoreFacts,
+    entropy: &dyn Entropy,
+    transit: Option<&Transit>,
+) -> Result<SealingKeys> {
+    let (active, from) = active(sealing, dir, store, entropy, transit).await?;
     let mut retired = Vec::new();
     for key in &sealing.retired_keys {
-        retired.push(parse(key).context("`sealing.retired_keys` cannot be used")?);
+        retired.push(parse(key, transit).await.context("`sealing.retired_keys` cannot be used")?);
     }
     for path in &sealing.retired_key_files {
-        retired.push(parse_file(path).context("`sealing.retired_key_files` cannot be used")?);
+        retired.push(parse_file(path, transit).await.context("`sealing.retired_key_files` cannot be used")?);
     }
     Ok(SealingKeys { active, retired, from })
 }
 
-fn active(sealing: &Sealing, dir: &DataDir, store: StoreFacts, entropy: &dyn Entropy) -> Result<(RootKey, Source)> {
+async fn active(
+    sealing: &Sealing,
+    dir: &DataDir,
+    store: StoreFacts,
+    entropy: &dyn Entropy,
+    transit: Option<&Transit>,
+) -> Result<(RootKey, Source)> {
     match (&sealing.key, &sealing.key_file, &sealing.key_command) {
-        (Some(key), None, None) => Ok((parse(key).context("`sealing.key` cannot be used")?, Source::Configured("key"))),
+        (Some(key), None, None) => {
+            let key = parse(key, transit).await.context("`sealing.key` cannot be used")?;
+            Ok((key, Source::Configured("key")))
+        }
         (None, Some(path), None) => {
             warn_if_readable(path);
-            Ok((parse_file(path).context("`sealing.key_file` cannot be used")?, Source::Configured("key_file")))
+            let key = parse_file(path, transit).await.context("`sealing.key_file` cannot be used")?;
+            Ok((key, Source::Configured("key_file")))
         }
         (None, None, Some(command)) => {
             let key = secret_of_command(command).context("`sealing.key_command` cannot be used")?;
-            Ok((
-                parse(&key).context("what `sealing.key_command` prints cannot be used")?,
-                Source::Configured("key_command"),
-            ))
+            let key = parse(&key, transit).await.context("what `sealing.key_command` prints cannot be used")?;
+            Ok((key, Source::Configured("key_command")))
         }
-        (None, None, None) => ours(dir, store, entropy),
+        (None, None, None) => ours(dir, store, entropy).await,
         _ => bail!("of `key`, `key_file` and `key_command` in [sealing] more than one is set; keep one"),
     }
 }
 
-fn ours(dir: &DataDir, store: StoreFacts, entropy: &dyn Entropy) -> Result<(RootKey, Source)> {
+async fn ours(dir: &DataDir, store: StoreFacts, entropy: &dyn Entropy) -> Result<(RootKey, Source)> {
     let path = dir.sealing_key();
     if path.try_exists().with_context(|| format!("the sealing key {} cannot be looked at", path.display()))? {
         refuse_if_readable(&path)?;
-        return Ok((parse_file(&path)?, Source::Ours(path)));
+        return Ok((parse_file(&path, None).await?, Source::Ours(path)));
     }
     if !store.is_ours {
         bail!(
@@ -108,11 +125,11 @@ fn ours(dir: &DataDir, store: StoreFacts, entropy: &dyn Entropy) -> Result<(Root
             dir = dir.path().display()
         );
     }
-    make(&path, entropy)
+    make(&path, entropy).await
 }
 
 /// Makes the key whole or not at all: a process killed in between leaves no half of one.
-fn make(path: &Path, entropy: &dyn Entropy) -> Result<(RootKey, Source)> {
+async fn make(path: &Path, entropy: &dyn Entropy) -> Result<(RootKey, Source)> {
     let failed = || format!("the sealing key {} cannot be written", path.display());
     let key = RootKey::generate(entropy);
     let draft = path.with_extension(format!("key.{}", std::process::id()));
@@ -123,7 +140,7 @@ fn make(path: &Path, entropy: &dyn Entropy) -> Result<(RootKey, Source)> {
         Ok(()) => {}
         // Another first start was faster: its key is the key.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Ok((parse_file(path)?, Source::Ours(path.to_owned())));
+            return Ok((parse_file(path, None).await?, Source::Ours(path.to_owned())));
         }
         Err(error) => return Err(error).with_context(failed),
     }
@@ -139,13 +156,21 @@ fn write_draft(draft: &Path, key: &RootKey) -> io::Result<()> {
     file.sync_all()
 }
 
-fn parse(key: &Secret) -> Result<RootKey> {
-    Ok(RootKey::parse(key.expose_secret())?)
+/// A key as it is, or as Vault's Transit engine wrapped it.
+async fn parse(key: &Secret, transit: Option<&Transit>) -> Result<RootKey> {
+    let text = key.expose_secret().trim();
+    if !text.starts_with("vault:v") {
+        return Ok(RootKey::parse(text)?);
+    }
+    let transit =
+        transit.context("it is wrapped by Vault's Transit engine: name the key there with `[sealing] transit_key`")?;
+    let plain = transit.unwrap(text).await?;
+    Ok(RootKey::parse(&Zeroizing::new(BASE64_STANDARD.encode(&plain)))?)
 }
 
-fn parse_file(path: &Path) -> Result<RootKey> {
+async fn parse_file(path: &Path, transit: Option<&Transit>) -> Result<RootKey> {
     let key = read_secret_file(path)?;
-    parse(&key).with_context(|| format!("{} does not hold a sealing key", path.display()))
+    parse(&key, transit).await.with_context(|| format!("{} does not hold a sealing key", path.display()))
 }
 
 /// Who else may read it, if anyone: its mode.
@@ -184,49 +209,49 @@ mod tests {
 
     const OURS: StoreFacts = StoreFacts { is_ours: true, is_empty: true };
 
-    fn find_in(dir: &Path, sealing: &Sealing, facts: StoreFacts) -> Result<SealingKeys> {
-        find(sealing, &DataDir::at(dir.to_owned()), facts, &SeededEntropy::new(7))
+    async fn find_in(dir: &Path, sealing: &Sealing, facts: StoreFacts) -> Result<SealingKeys> {
+        find(sealing, &DataDir::at(dir.to_owned()), facts, &SeededEntropy::new(7), None).await
     }
 
-    fn error(dir: &Path, sealing: &Sealing, facts: StoreFacts) -> String {
-        format!("{:#}", find_in(dir, sealing, facts).unwrap_err())
+    async fn error(dir: &Path, sealing: &Sealing, facts: StoreFacts) -> String {
+        format!("{:#}", find_in(dir, sealing, facts).await.unwrap_err())
     }
 
-    #[test]
-    fn it_is_made_once_and_found_again() {
+    #[tokio::test]
+    async fn it_is_made_once_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sealing.key");
-        let made = find_in(dir.path(), &Sealing::default(), OURS).unwrap();
+        let made = find_in(dir.path(), &Sealing::default(), OURS).await.unwrap();
         assert_eq!(made.from, Source::Made(path.clone()));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let found = find_in(dir.path(), &Sealing::default(), StoreFacts { is_empty: false, ..OURS }).unwrap();
+        let found = find_in(dir.path(), &Sealing::default(), StoreFacts { is_empty: false, ..OURS }).await.unwrap();
         assert_eq!(found.from, Source::Ours(path));
         assert_eq!(found.active.id(), made.active.id());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
-    #[test]
-    fn none_is_made_where_it_could_not_be_right() {
+    #[tokio::test]
+    async fn none_is_made_where_it_could_not_be_right() {
         let dir = tempfile::tempdir().unwrap();
-        let said = error(dir.path(), &Sealing::default(), StoreFacts { is_ours: true, is_empty: false });
+        let said = error(dir.path(), &Sealing::default(), StoreFacts { is_ours: true, is_empty: false }).await;
         assert!(said.contains("is missing") && said.contains("Put the file back"), "{said}");
-        let said = error(dir.path(), &Sealing::default(), StoreFacts { is_ours: false, is_empty: true });
+        let said = error(dir.path(), &Sealing::default(), StoreFacts { is_ours: false, is_empty: true }).await;
         assert!(said.contains("tokenkeep secret sealing-key"), "{said}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
-    #[test]
-    fn a_key_that_others_may_read_is_refused() {
+    #[tokio::test]
+    async fn a_key_that_others_may_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        find_in(dir.path(), &Sealing::default(), OURS).unwrap();
+        find_in(dir.path(), &Sealing::default(), OURS).await.unwrap();
         let path = dir.path().join("sealing.key");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let said = error(dir.path(), &Sealing::default(), OURS);
+        let said = error(dir.path(), &Sealing::default(), OURS).await;
         assert!(said.contains("chmod 600"), "{said}");
     }
 
-    #[test]
-    fn it_comes_from_where_the_configuration_says() {
+    #[tokio::test]
+    async fn it_comes_from_where_the_configuration_says() {
         let dir = tempfile::tempdir().unwrap();
         let text = RootKey::generate(&SeededEntropy::new(1)).to_base64();
         let id = RootKey::parse(&text).unwrap().id();
@@ -238,12 +263,12 @@ mod tests {
             Sealing { key_file: Some(path.clone()), ..Sealing::default() },
             Sealing { key_command: Some(format!("cat {}", path.display())), ..Sealing::default() },
         ] {
-            assert_eq!(find_in(dir.path(), &sealing, shared).unwrap().active.id(), id);
+            assert_eq!(find_in(dir.path(), &sealing, shared).await.unwrap().active.id(), id);
         }
         let both = Sealing { key: Some(Secret::from(text.as_str())), key_file: Some(path), ..Sealing::default() };
-        assert!(error(dir.path(), &both, shared).contains("more than one"));
+        assert!(error(dir.path(), &both, shared).await.contains("more than one"));
         let wrong = Sealing { key: Some(Secret::from("SECRETVALUE")), ..Sealing::default() };
-        let said = error(dir.path(), &wrong, shared);
+        let said = error(dir.path(), &wrong, shared).await;
         assert!(said.contains("`sealing.key`") && !said.contains("SECRETVALUE"), "{said}");
     }
 }
