@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -86,6 +89,8 @@ pub struct Faulty {
     inner: Arc<dyn Store>,
     fault: Fault,
     first_labels: Mutex<BTreeMap<RecordKey, Vec<(LabelName, String)>>>,
+    /// How many calls are between two steps that should have been one.
+    between: AtomicUsize,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -93,7 +98,7 @@ type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 impl Faulty {
     /// `inner` with `fault`.
     pub fn new(inner: Arc<dyn Store>, fault: Fault) -> Self {
-        Self { inner, fault, first_labels: Mutex::default() }
+        Self { inner, fault, first_labels: Mutex::default(), between: AtomicUsize::new(0) }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -115,7 +120,7 @@ impl Faulty {
             (Fault::VersionIgnored, _) => there().await?.map_or_else(|| version.clone(), |r| r.version),
             (Fault::CheckedThenWritten, _) => match there().await? {
                 Some(record) if record.version == *version => {
-                    let_others_in().await;
+                    self.let_another_in().await;
                     there().await?.map_or_else(|| version.clone(), |r| r.version)
                 }
                 _ => version.clone(),
@@ -126,6 +131,18 @@ impl Faulty {
             },
             _ => version.clone(),
         })
+    }
+
+    /// Waits between two steps that should have been one until another is there, too, or none seems to come.
+    async fn let_another_in(&self) {
+        self.between.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..10_000 {
+            if self.between.load(Ordering::SeqCst) > 1 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.between.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn as_told(&self, mut record: Record) -> Record {
@@ -186,16 +203,9 @@ impl Faulty {
         let mut found = self.inner.list(&query).await?.records;
         found.sort_by_key(|record| record.due_at);
         found.truncate(limit as usize);
-        let_others_in().await;
+        self.let_another_in().await;
         self.inner.claim(kind, due, limit, until).await?;
         Ok(found.into_iter().map(|record| Record { due_at: Some(until), ..record }).collect())
-    }
-}
-
-/// Time enough for another to come between two steps that should have been one.
-async fn let_others_in() {
-    for _ in 0..32 {
-        tokio::task::yield_now().await;
     }
 }
 
