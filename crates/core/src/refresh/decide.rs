@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Held, Watch};
+use super::{Heard, Held, Watch};
 use crate::{
-    Attempt, Connection, Fingerprint, Freshness, Generation, Health, Incarnation, InstanceId, Now, Phase,
-    RefreshPolicy, Rotation, freshness,
+    Attempt, AttemptId, Boot, Connection, Fingerprint, Freshness, Generation, Health, Incarnation, InstanceId, Now,
+    Phase, RefreshPolicy, Rotation, freshness,
     time::{after, between},
 };
 
@@ -43,6 +43,21 @@ pub struct Local {
     pub served: Option<(Incarnation, Generation)>,
     /// The newest reply of this connection in our journal, or in one we adopted.
     pub held: Option<Box<Held>>,
+    /// What the bus told us of this connection.
+    pub heard: Heard,
+    /// The last look for a shared copy, if this flight took one.
+    pub sought: Option<Sought>,
+}
+
+/// A look for a reply that somebody shared, which brought nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sought {
+    /// The attempt that stood in the record.
+    pub attempt: AttemptId,
+    /// When it began.
+    pub at: Boot,
+    /// Whether it is certain that there was none.
+    pub answered: bool,
 }
 
 /// What to do about a connection.
@@ -61,8 +76,12 @@ pub enum Decision {
     },
     /// Somebody else's attempt is running.
     Join,
+    /// First see whether somebody shared the reply to an earlier attempt.
+    Seek,
     /// Nobody may spend it now: what came of an earlier attempt is not known.
     Unresolved {
+        /// Why not.
+        obstacle: Obstacle,
         /// When that may change, as far as we can tell.
         retry_in: Duration,
     },
@@ -79,6 +98,37 @@ pub enum Decision {
     /// We are told of a generation younger than any we can see.
     Behind,
 }
+
+/// Why nobody may spend a refresh token that an earlier attempt may have spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The attempt is running, as far as we know.
+    Running,
+    /// The access token is alive: as long as it is, nothing need be risked.
+    AccessTokenAlive,
+    /// Another instance said that it holds the reply.
+    ReplyElsewhere,
+    /// Its owner has not been silent for long enough.
+    OwnerMayReturn,
+    /// Whether a copy of the reply lies in the shared cache cannot be seen.
+    CopyUnknown,
+}
+
+impl Obstacle {
+    /// For people.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Obstacle::Running => "another instance is at it",
+            Obstacle::AccessTokenAlive => "the refresh token is not risked while the access token is alive",
+            Obstacle::ReplyElsewhere => "another instance holds the provider's reply and cannot store it yet",
+            Obstacle::OwnerMayReturn => "the instance that asked for it may still bring the provider's reply",
+            Obstacle::CopyUnknown => "the shared cache, where a copy of the provider's reply may lie, cannot be read",
+        }
+    }
+}
+
+/// When a shared cache that did not answer is asked again.
+const SEEK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A reader does not wait for the preloader's long back-off, which is made for connections that nobody reads.
 const READER_BACKOFF: Duration = Duration::from_mins(1);
@@ -140,11 +190,21 @@ fn backing_off(record: &Connection, cause: Cause, now: Now) -> Option<Timestamp>
 /// Who may spend a refresh token that an earlier attempt was about to spend.
 fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) -> Decision {
     let policy = &local.policy;
+    let rotation = record.rotation(policy);
     // Nothing more can come of the attempt, and nothing of it lies where we have not looked.
     let over =
         attempt.phase == Phase::Unanswered || attempt.owner == local.instance || local.gone.contains(&attempt.owner);
     let still = local.watch.map_or(Duration::ZERO, |w| w.still_for(now.boot));
-    if !over && still < policy.lease {
+    let running = !over && still < policy.lease;
+    let last_beacon = local.heard.last_beacon(record);
+    if running && last_beacon.is_none() {
+        return Decision::Join;
+    }
+    let sought = local.sought.filter(|s| s.attempt == attempt.id && last_beacon.is_none_or(|beacon| beacon <= s.at));
+    if sought.is_none() && may_be_shared(attempt, rotation, local) {
+        return Decision::Seek;
+    }
+    if running {
         return Decision::Join;
     }
     let spend = Decision::Spend {
@@ -153,18 +213,25 @@ fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) 
         replays: attempt.replays + 1,
     };
     let strict = || {
+        let unresolved = |obstacle, retry_in| Decision::Unresolved { obstacle, retry_in };
         if let Some(access) = record.tokens.access.as_ref().filter(|a| a.is_alive(now.wall)) {
             let dies = access.expires_at.unwrap_or(Timestamp::MAX);
-            return Decision::Unresolved { retry_in: between(now.wall, dies) };
+            return unresolved(Obstacle::AccessTokenAlive, between(now.wall, dies));
         }
-        let silence = policy.lease + policy.silence;
-        if over || still >= silence {
-            spend.clone()
-        } else {
-            Decision::Unresolved { retry_in: silence.saturating_sub(still) }
+        if sought.is_some_and(|s| !s.answered) {
+            return unresolved(Obstacle::CopyUnknown, SEEK_AGAIN);
         }
+        // Whoever says that it holds the reply is believed, even where the attempt's owner is gone: it may have found
+        // a copy that is lost by now.
+        let told = last_beacon.map_or(Duration::ZERO, |at| policy.silence.saturating_sub(now.boot.since(at)));
+        if !told.is_zero() {
+            return unresolved(Obstacle::ReplyElsewhere, told);
+        }
+        let untold = policy.silence.saturating_sub(local.heard.silent_for(record, now.boot));
+        let missing = (policy.lease + policy.silence).saturating_sub(still).max(untold);
+        if over || missing.is_zero() { spend.clone() } else { unresolved(Obstacle::OwnerMayReturn, missing) }
     };
-    match record.rotation(policy) {
+    match rotation {
         Rotation::None | Rotation::Overlap | Rotation::Predecessor => spend,
         Rotation::Grace { window, .. } => {
             // The window is judged by the wall clock, the only one that another machine can have written down. A clock
@@ -179,4 +246,11 @@ fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) 
         }
         Rotation::Strict => strict(),
     }
+}
+
+/// Whether somebody may have shared a reply to `attempt`, or to an earlier one on the same token.
+fn may_be_shared(attempt: &Attempt, rotation: Rotation, local: &Local) -> bool {
+    let first = attempt.replays == 0;
+    let cannot_come = attempt.phase == Phase::Unanswered || attempt.owner == local.instance;
+    rotation != Rotation::None && !(first && cannot_come)
 }

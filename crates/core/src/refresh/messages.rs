@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, Held, Received, Seen, Watch};
+use super::{Fault, Held, Obstacle, Received, Seen, Watch};
 use crate::{Boot, Connection, Renewal, ports::Version};
 
 /// What the driver must do.
@@ -32,6 +32,13 @@ pub enum Effect {
     },
     /// Make this reply durable in the journal; answer [`Input::Journaled`].
     Keep(Box<Held>),
+    /// Leave a sealed copy of this reply where every instance finds it, and tell the others that we hold it: the
+    /// record cannot take it yet. Either may be lost on the way; it is asked for again until the record has it.
+    Share(Box<Held>),
+    /// No copy of this reply, or of an older one, is needed any more where every instance finds it.
+    Withdraw(Box<Held>),
+    /// Look for a copy that somebody shared; answer [`Input::Found`].
+    Seek,
     /// The reply is durable in at least one place: readers may have it.
     Publish(Box<Connection>),
     /// Answer [`Input::Timer`] after this long.
@@ -52,6 +59,8 @@ pub enum Timer {
     Renew,
     /// Look or write again.
     Retry,
+    /// The record still lacks the reply: share it.
+    Share,
 }
 
 /// What came of an effect.
@@ -71,6 +80,9 @@ pub enum Input {
     Answered(Answer),
     /// Whether the journal has it now.
     Journaled(Result<(), ()>),
+    /// The copy that lies where instances share them. `Err` = it may be that there is one: nobody answers, or what is
+    /// there cannot be read. Without such a place there is none.
+    Found(Result<Option<Box<Held>>, ()>),
     /// A timer ran out.
     Timer(Timer),
 }
@@ -146,6 +158,8 @@ pub enum Outcome {
         connection: Box<Connection>,
         /// What we know of the attempt in the way, for the next flight.
         watch: Option<Watch>,
+        /// Why not.
+        obstacle: Obstacle,
         /// When it makes sense to ask again.
         retry_in: Duration,
     },

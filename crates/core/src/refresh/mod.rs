@@ -13,11 +13,14 @@
 //!    byte goes out within two seconds of the claim's beginning, on a clock that counts suspension too;
 //! 4. *exchange*: nothing ends it but its outcome. Callers may stop waiting, the reply is still taken in;
 //! 5. *keep*: the reply goes to the journal and to the record at once and is served when either has it. The
-//!    compare-and-swap is repeated until the record says what became of it.
+//!    compare-and-swap is repeated until the record says what became of it;
+//! 6. *share*: while the record cannot take it, a sealed copy lies where every instance finds it, and the others are
+//!    told. Whoever meets the attempt in the record looks for the copy before it thinks of spending again.
 
 mod commit;
 mod decide;
 mod flight;
+mod heard;
 mod held;
 mod messages;
 mod pause;
@@ -25,8 +28,9 @@ mod settle;
 mod watch;
 
 pub use commit::{Verdict, commit};
-pub use decide::{Cause, Decision, Local, decide};
+pub use decide::{Cause, Decision, Local, Obstacle, Sought, decide};
 pub use flight::Flight;
+pub use heard::{Beacon, Heard, Listening};
 pub use held::{Held, Received};
 pub use messages::{Answer, Effect, Input, Outcome, Refused, Timer, Written};
 pub use pause::{Pause, PauseVerdict};

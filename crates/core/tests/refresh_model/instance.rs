@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokenkeep_core::{
     Boot, Connection, Generation, Incarnation, InstanceId, Now,
     ports::Version,
-    refresh::{Flight, Held, Timer, Watch},
+    refresh::{Beacon, Flight, Held, Listening, Timer, Watch},
 };
 
 use crate::provider::Token;
@@ -39,6 +39,11 @@ pub enum Pending {
     Keep(Box<Held>),
     /// Still being written when the flight was over already.
     LateKeep(Box<Held>),
+    /// A copy for the shared cache, and a beacon.
+    Share(Box<Held>),
+    Beacon(Box<Held>),
+    Withdraw(Box<Held>),
+    Seek,
     Timer {
         timer: Timer,
         at: Duration,
@@ -62,6 +67,8 @@ pub struct Instance {
     pub id: InstanceId,
     pub frozen: bool,
     pub dead: bool,
+    /// From the store; others may reach it.
+    pub cut_off: bool,
     /// Wall clock minus true time, in milliseconds.
     pub skew: i64,
     pub journal: Journal,
@@ -73,6 +80,10 @@ pub struct Instance {
     /// The newest generation served, and when its token dies: the cache forgets it then.
     pub served: Option<(Incarnation, Generation, Timestamp)>,
     pub watch: Option<Watch>,
+    pub beacon: Option<Beacon>,
+    pub listening: Listening,
+    /// When its flight began.
+    pub began: Duration,
     /// Whether the record was ever missing while this flight looked.
     pub saw_nothing: bool,
 }
@@ -85,6 +96,7 @@ impl Instance {
             id,
             frozen: false,
             dead: false,
+            cut_off: false,
             skew: 0,
             journal: Journal { entries: vec![] },
             gone: vec![],
@@ -93,6 +105,9 @@ impl Instance {
             pending: vec![],
             served: None,
             watch: None,
+            beacon: None,
+            listening: Listening::NoBus,
+            began: Duration::ZERO,
             saw_nothing: false,
         }
     }

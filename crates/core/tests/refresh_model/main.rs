@@ -13,6 +13,7 @@
 mod instance;
 mod provider;
 mod schedule;
+mod sharing;
 mod store;
 mod world;
 
@@ -29,13 +30,24 @@ fn settings(spoilt_by: Option<SpoiltBy>) -> impl Strategy<Value = (Setting, Vec<
         1 => Just(provider::GRACE_SAME),
         1 => Just(provider::GRACE_NEW),
     ];
-    let setting = (2usize..=4, rotation, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        move |(instances, rotation, rollbacks, users, jumps)| Setting {
+    let may = any::<bool>;
+    // What a fault is about must be there.
+    let (cache, bus) = match spoilt_by {
+        Some(SpoiltBy::SeekErrorReadAsNone | SpoiltBy::CopyNotLookedFor) => (Just(true).boxed(), may().boxed()),
+        Some(SpoiltBy::BeaconIgnored | SpoiltBy::DeafnessTakenForSilence) => (may().boxed(), Just(true).boxed()),
+        _ => (may().boxed(), may().boxed()),
+    };
+    let held = proptest::bool::weighted(0.3);
+    let setting = (2usize..=4, rotation, may(), may(), may(), cache, bus, held).prop_map(
+        move |(instances, rotation, rollbacks, users, jumps, cache, bus, held)| Setting {
             instances,
             rotation,
             rollbacks,
             users,
             jumps,
+            cache,
+            bus,
+            held,
             spoilt_by,
         },
     );
@@ -84,20 +96,24 @@ fn schedules_reach_what_they_are_meant_to_reach() {
     });
     assert!(result.is_ok());
     let runs = runs.into_inner();
-    let share = |which: fn(&world::Reach) -> u32| runs.iter().filter(|r| which(r) > 0).count() * 100 / runs.len();
+    let share = |which: fn(&world::Reach) -> u32| runs.iter().filter(|r| which(r) > 0).count() * 1000 / runs.len();
     let shares = [
-        ("a reply committed", share(|r| r.commits), 60),
-        ("a refresh token taken over", share(|r| r.takeovers), 20),
-        ("an alternate kept", share(|r| r.alternates), 1),
-        ("an exchange without an outcome", share(|r| r.unanswered), 10),
-        ("a refusal for good", share(|r| r.reauth), 5),
-        ("a journal adopted with a reply in it", share(|r| r.resumed), 10),
-        ("the books compared at the end", share(|r| r.checked), 50),
+        ("a reply committed", share(|r| r.commits), 600),
+        ("a refresh token taken over", share(|r| r.takeovers), 200),
+        ("an alternate kept", share(|r| r.alternates), 10),
+        ("an exchange without an outcome", share(|r| r.unanswered), 80),
+        ("a refusal for good", share(|r| r.reauth), 50),
+        ("a journal adopted with a reply in it", share(|r| r.resumed), 100),
+        ("a copy shared", share(|r| r.shared), 100),
+        ("a copy taken over", share(|r| r.found), 10),
+        ("a spend put off because somebody holds the reply", share(|r| r.told_in_time), 3),
+        ("a spend put off because the shared cache is silent", share(|r| r.cache_unreadable), 10),
+        ("the books compared at the end", share(|r| r.checked), 500),
     ];
-    for (what, percent, least) in shares {
-        assert!(percent >= least, "{what} in {percent} % of the runs only: {shares:?}");
+    for (what, reached, least) in shares {
+        assert!(reached >= least, "{what} in {reached} of 1000 runs only: {shares:?}");
     }
-    assert!(share(|r| r.excepted) <= 35, "too many runs end in a stated exception: {} %", share(|r| r.excepted));
+    assert!(share(|r| r.excepted) <= 350, "too many runs end in a stated exception: {} of 1000", share(|r| r.excepted));
 }
 
 /// Each of these would be a defect of the protocol; the model must find every one of them.
@@ -129,4 +145,24 @@ fn finds_a_journal_entry_removed_at_commit() {
 #[test]
 fn finds_a_timeout_read_as_refusal() {
     is_found(SpoiltBy::TimeoutReadAsRefusal);
+}
+
+#[test]
+fn finds_an_outage_of_the_shared_cache_read_as_no_copy() {
+    is_found(SpoiltBy::SeekErrorReadAsNone);
+}
+
+#[test]
+fn finds_a_copy_that_nobody_looks_for() {
+    is_found(SpoiltBy::CopyNotLookedFor);
+}
+
+#[test]
+fn finds_a_beacon_ignored() {
+    is_found(SpoiltBy::BeaconIgnored);
+}
+
+#[test]
+fn finds_deafness_taken_for_silence() {
+    is_found(SpoiltBy::DeafnessTakenForSilence);
 }

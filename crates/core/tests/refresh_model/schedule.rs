@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokenkeep_core::refresh::Cause;
+use tokenkeep_core::refresh::{Cause, Listening};
 
 use crate::{
     instance::Pending,
@@ -28,6 +28,8 @@ pub enum Action {
     Advance(Duration),
     Freeze(usize),
     Thaw(usize),
+    CutOff(usize),
+    Reconnect(usize),
     Kill { instance: usize, written: bool, for_good: bool },
     Restart(usize),
     Jump { instance: usize, millis: i64 },
@@ -38,6 +40,13 @@ pub enum Action {
     PutAccessOnly,
     Delete,
     Ghost(usize),
+    CacheDown,
+    CacheUp,
+    CacheLost,
+    BusDown,
+    BusUp,
+    Deafen(usize),
+    HearAgain(usize),
 }
 
 impl World {
@@ -68,8 +77,10 @@ impl World {
             actions.push((1, Action::Kill { instance: i, written: true, for_good: false }));
             actions.push((1, Action::Kill { instance: i, written: false, for_good: false }));
             if self.instances.iter().filter(|i| i.runs()).count() > 1 {
-                actions.push((1, Action::Kill { instance: i, written: true, for_good: true }));
+                let weight = if instance.cut_off { 3 } else { 1 };
+                actions.push((weight, Action::Kill { instance: i, written: true, for_good: true }));
             }
+            actions.push(if instance.cut_off { (1, Action::Reconnect(i)) } else { (1, Action::CutOff(i)) });
             if self.setting.jumps {
                 actions.push((1, Action::Jump { instance: i, millis: 90_000 }));
                 actions.push((1, Action::Jump { instance: i, millis: -90_000 }));
@@ -97,6 +108,19 @@ impl World {
             actions.push((1, Action::PutAccessOnly));
             actions.push((1, Action::Delete));
         }
+        if let Some(cache) = &self.cache {
+            actions.push(if cache.down { (2, Action::CacheUp) } else { (1, Action::CacheDown) });
+            if cache.copy.is_some() {
+                actions.push((1, Action::CacheLost));
+            }
+        }
+        if let Some(bus) = &self.bus {
+            actions.push(if bus.down { (2, Action::BusUp) } else { (1, Action::BusDown) });
+            for (i, instance) in self.instances.iter().enumerate().filter(|(_, i)| i.runs() && !bus.down) {
+                let deaf = instance.listening == Listening::Deaf;
+                actions.push(if deaf { (2, Action::HearAgain(i)) } else { (1, Action::Deafen(i)) });
+            }
+        }
         for ghost in 0..self.ghosts.len() {
             actions.push((2, Action::Ghost(ghost)));
         }
@@ -120,6 +144,14 @@ impl World {
             Pending::Connect | Pending::Keep(_) | Pending::LateKeep(_) => {
                 offer(16, How::Well);
                 offer(1, How::Failed);
+            }
+            Pending::Seek => {
+                offer(16, How::Well);
+                offer(1, How::Failed);
+            }
+            Pending::Share(_) | Pending::Beacon(_) | Pending::Withdraw(_) => {
+                offer(16, How::Well);
+                offer(2, How::RequestLost);
             }
             Pending::Spend { .. } => offer(16, How::Well),
             Pending::Replied { .. } => offer(16, How::Well),
