@@ -92,10 +92,12 @@ pub enum Error {
         retry_after: Duration,
     },
     /// A refresh token was spent and nobody knows yet what came of it; the access token is dead.
-    #[error("a refresh of {connection} has no outcome yet")]
+    #[error("a refresh of {connection} has no outcome yet: {detail}")]
     Unresolved {
         /// Whose.
         connection: ConnectionId,
+        /// Why it is not asked for again; a sentence of ours.
+        detail: &'static str,
         /// When it makes sense to ask again.
         retry_after: Duration,
     },

@@ -58,6 +58,7 @@ mod connect;
 mod connections;
 mod engine;
 mod error;
+mod handover;
 mod health;
 mod instances;
 mod integrations;

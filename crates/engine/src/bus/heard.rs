@@ -28,6 +28,7 @@ impl Ears {
             }
             Event::Held { connection, attempt } => {
                 tracing::trace!(%from, integration = %connection.integration, %attempt, "holds a reply");
+                self.connections.flights.heard_beacon(&connection, attempt);
             }
             Event::KeysChanged => self.reload_keys(),
             Event::IntegrationChanged(id) => self.integrations.changed(&id),

@@ -23,6 +23,7 @@ use std::{
 use tokenkeep_core::{
     Boot, InstanceId,
     ports::{Bus, BusError, Clock, Entropy},
+    refresh::Listening,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -96,6 +97,14 @@ impl Link {
         {
             tracing::warn!("more happens than can be told: the other instances will ask the store");
         }
+    }
+
+    /// Since when the bus has been heard without a gap, for whoever draws conclusions from silence on it. A subscription
+    /// that stands and echoes that come back are enough: a silent peer is what is to be noticed.
+    pub(crate) fn listening(&self) -> Listening {
+        let Some(line) = &self.line else { return Listening::NoBus };
+        let since = line.trust().hearing_since(line.clock.now().boot);
+        since.map_or(Listening::Deaf, Listening::Since)
     }
 
     /// The registry shows that instance at work: as long as it is not heard, nothing is taken for granted.

@@ -31,6 +31,8 @@ pub(super) struct Trust {
     sent: VecDeque<(u64, Boot)>,
     /// When the last of ours that came back was *sent*: whatever the broker took before that, we have heard by now.
     echoed: Option<Boot>,
+    /// When the echoes began that have not been missed since.
+    hearing_since: Option<Boot>,
     /// The number expected next of ourselves.
     next_own: Next,
     peers: BTreeMap<InstanceId, Peer>,
@@ -137,6 +139,7 @@ impl Trust {
             listening: false,
             sent: VecDeque::new(),
             echoed: None,
+            hearing_since: None,
             next_own: Next::From(0),
             peers: BTreeMap::new(),
             departed: BTreeMap::new(),
@@ -179,6 +182,9 @@ impl Trust {
         if from == self.own {
             let new = self.in_turn(self.next_own, number);
             if new {
+                if !self.is_echoed(now) {
+                    self.hearing_since = Some(now);
+                }
                 self.next_own = Next::Exactly(number + 1);
                 while let Some((_, at)) = self.sent.pop_front_if(|(sent, _)| *sent <= number) {
                     self.echoed = Some(at);
@@ -289,11 +295,20 @@ impl Trust {
         if !self.listening {
             return Some(Doubt::Deaf);
         }
-        if self.echoed.is_none_or(|at| now.since(at) >= ECHO) {
+        if !self.is_echoed(now) {
             return Some(Doubt::NoEcho);
         }
         let silent = self.peers.iter().find(|(_, peer)| peer.next.is_loose() || now.since(peer.heard) >= SILENCE);
         silent.map(|(id, _)| Doubt::Silent(*id))
+    }
+
+    /// Since when the bus has been heard without a gap, whoever speaks on it; `None` = it is not.
+    pub(super) fn hearing_since(&self, now: Boot) -> Option<Boot> {
+        self.hearing_since.filter(|_| self.listening && self.is_echoed(now))
+    }
+
+    fn is_echoed(&self, now: Boot) -> bool {
+        self.echoed.is_some_and(|at| now.since(at) < ECHO)
     }
 
     /// Until when what is heard now is enough to trust, without another look; `None` = there is no trust.

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokenkeep_core::{
-    AttemptId, Connection, ConnectionId, InstanceId, Renewal,
+    AttemptId, Connection, ConnectionId, Generation, InstanceId, Renewal,
     connection::RefreshPolicy,
     ports::{BoxFuture, Connected, Endpoint, Expect, Put, SendError, Version},
     refresh::{
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::exchange;
 use crate::{
     cache::{Asked, Cache, Ready},
+    handover::Handover,
     integrations::{Integrations, Party},
     kept::KeptReplies,
     metrics::{RefreshOutcome, UpstreamCall},
@@ -74,6 +75,7 @@ pub(crate) struct Flights {
     shared: Arc<Shared>,
     pub(crate) cache: Cache,
     pub(crate) kept: KeptReplies,
+    handover: Arc<Handover>,
     integrations: Integrations,
     slots: Mutex<HashMap<ConnectionId, Slot>>,
     pauses: Mutex<HashMap<tokenkeep_core::IntegrationId, Pause>>,
@@ -92,6 +94,7 @@ impl Flights {
         Self {
             cache,
             kept,
+            handover: Arc::new(Handover::new(shared.clone())),
             integrations,
             slots: Mutex::default(),
             pauses: Mutex::default(),
@@ -157,6 +160,8 @@ impl Flights {
             gone,
             served: self.cache.floor(id).filter(|_| alive),
             held: self.kept.newest_of(id).await.map(Box::new),
+            heard: self.handover.heard(id),
+            sought: None,
         }
     }
 
@@ -178,6 +183,21 @@ impl Flights {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Another instance said that it holds the reply to `attempt`, which the record does not show yet.
+    pub(crate) fn heard_beacon(&self, id: &ConnectionId, attempt: AttemptId) {
+        self.handover.heard_beacon(id, attempt);
+    }
+
+    /// The user replaced or deleted what every reply up to `generation` would bring back. `before` is what was there.
+    pub(crate) fn forget_replies(&self, id: &ConnectionId, before: Option<&Connection>, generation: Generation) {
+        self.kept.forget(id);
+        // Copies are left for attempts without an end only.
+        if before.is_some_and(|connection| connection.attempt.is_some()) {
+            let (handover, id) = (self.handover.clone(), id.clone());
+            tokio::spawn(async move { handover.withdraw(&id, generation).await });
+        }
     }
 
     /// How many flights are under way, and how many of them hold a reply that the store does not have.
@@ -238,6 +258,7 @@ impl Pilot {
                 },
             };
             let now = self.flights.shared.now();
+            self.flight.hear(self.flights.handover.heard(&self.id));
             let effects = self.flight.step(now, input);
             let mut finished = None;
             for effect in effects {
@@ -274,6 +295,19 @@ impl Pilot {
                 let held = flights.kept.remember(*held);
                 let keeping = tokio::spawn(async move { flights.kept.keep(&held).await });
                 self.begin(async move { Input::Journaled(keeping.await.unwrap_or(Err(()))) });
+            }
+            // Tasks of their own: nothing waits for them.
+            Effect::Share(held) => {
+                let handover = self.flights.handover.clone();
+                tokio::spawn(async move { handover.share(&held).await });
+            }
+            Effect::Withdraw(held) => {
+                let handover = self.flights.handover.clone();
+                tokio::spawn(async move { handover.withdraw(&id, held.successor.generation).await });
+            }
+            Effect::Seek => {
+                let handover = self.flights.handover.clone();
+                self.begin(async move { Input::Found(handover.seek(&id).await) });
             }
             Effect::Publish(connection) => {
                 if let Some(ready) = self.flights.publish(&connection, &self.route.policy, self.asked) {

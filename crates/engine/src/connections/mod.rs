@@ -80,7 +80,7 @@ impl Connections {
             if let Some(buried) = buried {
                 let floor = buried.generation.next();
                 self.flights.cache.remove(id, buried.incarnation, floor);
-                self.flights.kept.forget(id);
+                self.flights.forget_replies(id, Some(&buried), buried.generation);
                 self.shared.announce_deleted(id, buried.incarnation, floor);
                 tracing::info!(target: "audit", action = "deleted", by = %caller.name(), connection = %id, revoked = revoke);
                 return Ok(());

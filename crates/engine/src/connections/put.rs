@@ -143,7 +143,7 @@ impl Connections {
                 Put::Committed(_) => {
                     if matches!(new.renewal, NewRenewal::Replace(_) | NewRenewal::Remove) {
                         // Replies to what was held before must not heal the record back to it.
-                        self.flights.kept.forget(id);
+                        self.flights.forget_replies(id, seen.live(), connection.generation);
                     }
                     self.flights.publish(&connection, &policy, asked);
                     if connection.tokens.access.is_none() {

@@ -252,9 +252,11 @@ impl Connections {
                 return self.of(connection).filter(|ready| self.serves(ready, wanted)).map(Ok);
             }
             Outcome::Absent => return Some(Err(Error::not_found("connection", id))),
-            Outcome::Blocked { retry_in, .. } => {
-                Error::Unresolved { connection: id.clone(), retry_after: (*retry_in).max(Duration::from_secs(1)) }
-            }
+            Outcome::Blocked { obstacle, retry_in, .. } => Error::Unresolved {
+                connection: id.clone(),
+                detail: obstacle.detail(),
+                retry_after: (*retry_in).max(Duration::from_secs(1)),
+            },
             Outcome::BackingOff(connection) => {
                 let retry_at = match connection.health {
                     Health::Failing { retry_at, .. } => retry_at,

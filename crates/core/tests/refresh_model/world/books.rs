@@ -13,6 +13,12 @@ use crate::{
 
 impl World {
     pub(super) fn write(&mut self, connection: &Connection, expect: Option<&Version>) -> Option<Version> {
+        // Others carry an attempt along when they write; only its owner renews it.
+        let shows = connection.attempt.as_ref().filter(|attempt| match self.store.content() {
+            Content::Live(before) => before.attempt.as_ref() != Some(attempt),
+            _ => true,
+        });
+        let shown = shows.map(|attempt| attempt.owner);
         let version = self.store.put(connection, expect)?;
         let reach = &mut self.reach;
         reach.commits += u32::from(connection.committed_by.is_some() && connection.attempt.is_none());
@@ -34,17 +40,19 @@ impl World {
                 reached.in_store = true;
             }
         }
-        if let Some(attempt) = &connection.attempt {
-            self.shown.insert(attempt.owner, self.time);
+        if let Some(owner) = shown {
+            self.shown.insert(owner, self.time);
         }
         Some(version)
     }
 
     /// What readers get must outlive the process that gives it to them.
     pub(super) fn check_durable(&mut self, published: &Connection) {
-        let kept = |r: &Reached| r.in_store || r.holders.values().any(|durable| durable.0);
+        let kept = |r: &&Reached| r.in_store || r.holders.values().any(|durable| durable.0);
         let brought = published.fingerprint();
-        let lost = self.reached.iter().any(|r| Some(fingerprint(r.brought)) == brought && !kept(r));
+        // What a provider hands out again and again is told apart by nothing.
+        let mut with = self.reached.iter().filter(|r| r.brought != r.spent && Some(fingerprint(r.brought)) == brought);
+        let lost = with.clone().next().is_some() && !with.any(|r| kept(&r));
         if lost && !self.rolled_back {
             self.violate(format!("1: {brought:?} is served, and durable nowhere"));
         }
