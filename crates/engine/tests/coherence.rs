@@ -371,6 +371,11 @@ async fn a_copy_that_outlived_its_connection_in_an_outage_is_never_served() {
     cache.come_up();
     assert_eq!(cache.keys(), [COPY], "nobody could take it away");
     assert!(pair.is_refused_on_two().await);
+    // It answers again, but only the store knows what is missing in it.
+    pair.world.store.down.store(true, SeqCst);
+    pair.pass(secs(2)).await;
+    assert!(matches!(token_of(&pair.two, &alice()).await, Err(Error::StoreUnavailable { .. })));
+    pair.world.store.down.store(false, SeqCst);
     pair.pass(secs(5)).await;
     assert_eq!(cache.keys(), [""; 0], "what was owed is paid");
     assert!(pair.is_refused_on_two().await);
