@@ -125,7 +125,7 @@ impl Engine {
             }
         };
         let registration = Registration::new(journal_id, clock.now().wall);
-        let (link, line) = bus::Link::new(bus, instance, clock.clone());
+        let (link, unspoken) = bus::Link::new(bus, instance, clock.clone());
         // Nobody could believe a copy without being told when it is outdated.
         let for_tokens = shared_cache.clone().filter(|_| link.is_connected());
         let l2 = L2::new(
@@ -174,8 +174,8 @@ impl Engine {
             tasks: Arc::default(),
             speaker: Arc::default(),
         };
-        if let Some((line, waiting)) = line {
-            engine.listen(line, waiting);
+        if let Some(unspoken) = unspoken {
+            engine.listen(unspoken);
         }
         if let Err(error) = engine.instances.begin().await {
             tracing::warn!(%error, "the other instances cannot be seen yet");
@@ -200,7 +200,7 @@ impl Engine {
     }
 
     /// Tells the others what happens here, and hears what they do.
-    fn listen(&self, line: Arc<bus::Line>, waiting: tokio::sync::mpsc::Receiver<bus::Event>) {
+    fn listen(&self, (line, waiting): bus::Unspoken) {
         let shared = &self.shared;
         let ears = bus::Ears {
             connections: self.connections.clone(),

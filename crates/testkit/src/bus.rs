@@ -20,9 +20,12 @@ pub struct MemoryBus {
 #[derive(Debug, Default)]
 struct Broker {
     down: bool,
-    listeners: Vec<(Arc<Mutex<Line>>, mpsc::UnboundedSender<Vec<u8>>)>,
+    listeners: Vec<Listener>,
     messages: Vec<Vec<u8>>,
 }
+
+/// A subscription, and the line it is on.
+type Listener = (Arc<Mutex<Line>>, mpsc::UnboundedSender<Vec<u8>>);
 
 /// What happens between one instance and the broker.
 #[derive(Debug, Default)]

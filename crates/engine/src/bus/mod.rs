@@ -56,13 +56,12 @@ pub(crate) struct Line {
     woken: Notify,
 }
 
+/// This instance's end of the bus, and what is to be told over it.
+pub(crate) type Unspoken = (Arc<Line>, mpsc::Receiver<Event>);
+
 impl Link {
     /// A link to `bus`, and what is dropped into it. Without a bus there is nobody to tell.
-    pub(crate) fn new(
-        bus: Option<Arc<dyn Bus>>,
-        own: InstanceId,
-        clock: Arc<dyn Clock>,
-    ) -> (Self, Option<(Arc<Line>, mpsc::Receiver<Event>)>) {
+    pub(crate) fn new(bus: Option<Arc<dyn Bus>>, own: InstanceId, clock: Arc<dyn Clock>) -> (Self, Option<Unspoken>) {
         let lease = Arc::<Lease>::default();
         let Some(bus) = bus else { return (Self { line: None, lease }, None) };
         let (queue, waiting) = mpsc::channel(QUEUE);
