@@ -106,6 +106,7 @@ async fn start(arguments: &Arguments) -> anyhow::Result<Engine> {
         store: Arc::new(HoldingStore { inner: Arc::new(store), hold: hold.clone() }),
         bus: None,
         shared_cache: None,
+        counter: None,
         barrier: Barrier::new(&RootKey::parse(SEALING_KEY)?, &[], entropy.clone()),
         transport: Arc::new(HoldingTransport { inner: Arc::new(transport), hold }),
         pacer: Some(pacer),

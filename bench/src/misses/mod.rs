@@ -122,6 +122,7 @@ async fn start(store: Arc<dyn Store>) -> anyhow::Result<Engine> {
         store,
         bus: None,
         shared_cache: None,
+        counter: None,
         barrier: Barrier::new(&RootKey::parse(SEALING_KEY)?, &[], entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

@@ -25,6 +25,7 @@ async fn engine() -> Engine {
         store: Arc::new(Memory::new()),
         bus: None,
         shared_cache: None,
+        counter: None,
         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         store: Arc::new(Memory::new()),
         bus: None,
         shared_cache: None,
+        counter: None,
         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

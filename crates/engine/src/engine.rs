@@ -11,7 +11,7 @@ use std::{
 
 use tokenkeep_core::{
     InstanceId,
-    ports::{Bus, Clock, Entropy, SharedCache, Store, Transport},
+    ports::{Bus, Clock, Counter, Entropy, SharedCache, Store, Transport},
 };
 use tokio::task::JoinHandle;
 
@@ -48,6 +48,8 @@ pub struct Parts {
     pub bus: Option<Arc<dyn Bus>>,
     /// What instances that share the store leave for each other, sealed.
     pub shared_cache: Option<Arc<dyn SharedCache>>,
+    /// What counts over all instances; without it, each counts for itself.
+    pub counter: Option<Arc<dyn Counter>>,
     /// What seals them.
     pub barrier: Barrier,
     /// How providers are reached.
@@ -108,8 +110,19 @@ impl Engine {
     /// Checks the root key, takes over what earlier processes left, and begins to refresh what is due. Must be called
     /// within a tokio runtime.
     pub async fn start(parts: Parts, settings: Settings) -> Result<Self, StartError> {
-        let Parts { store, bus, shared_cache, barrier, transport, pacer, catalogue, journal_dir, clock, entropy } =
-            parts;
+        let Parts {
+            store,
+            bus,
+            shared_cache,
+            counter,
+            barrier,
+            transport,
+            pacer,
+            catalogue,
+            journal_dir,
+            clock,
+            entropy,
+        } = parts;
         let barrier = Arc::new(verify_or_create(barrier, &*store, &*clock).await?);
         let instance = InstanceId(entropy.ulid(clock.now()));
         let metrics = Arc::new(Metrics::new());
@@ -139,8 +152,9 @@ impl Engine {
         let shared = Arc::new(Shared {
             records,
             bus: link,
-            shared_cache,
+            copies: shared_cache,
             l2,
+            counter,
             conditions,
             clock,
             entropy,

@@ -61,7 +61,7 @@ impl Handover {
     /// Leaves a copy of `held`, and tells the others.
     pub(crate) async fn share(&self, held: &Held) {
         let id = &held.successor.id;
-        if let Some(cache) = &self.shared.shared_cache {
+        if let Some(cache) = &self.shared.copies {
             let sealed = self.shared.records.barrier().seal(Place::L2, &Connection::key_of(id), &encode_held(held));
             let (key, rank) = (self.key(id), held.successor.generation.0);
             if let Err(error) = self.in_time(cache.put(&key, rank, &sealed, LIFE)).await {
@@ -73,7 +73,7 @@ impl Handover {
 
     /// Drops the copy of the reply that made `generation`, or of an older one, and lets none of them in again.
     pub(crate) async fn withdraw(&self, id: &ConnectionId, generation: Generation) {
-        let Some(cache) = &self.shared.shared_cache else { return };
+        let Some(cache) = &self.shared.copies else { return };
         let floor = [(self.key(id), generation.next().0)];
         if let Err(error) = self.in_time(cache.raise(&floor, LIFE)).await {
             // Whoever finds it sees that the record has moved on.
@@ -83,7 +83,7 @@ impl Handover {
 
     /// The copy of a reply of `id` that somebody left. `Err` = there may be one.
     pub(crate) async fn seek(&self, id: &ConnectionId) -> Result<Option<Box<Held>>, ()> {
-        let Some(cache) = &self.shared.shared_cache else { return Ok(None) };
+        let Some(cache) = &self.shared.copies else { return Ok(None) };
         self.read(&**cache, id).await.map_err(|error| {
             tracing::warn!(integration = %id.integration, %error, "whether a reply was shared cannot be seen");
         })
@@ -108,10 +108,8 @@ impl Handover {
         }
     }
 
-    /// Where the copy lies. No tenant and no integration holds a slash, so this reads back one way only.
     fn key(&self, id: &ConnectionId) -> String {
-        let ConnectionId { integration, tenant, subject } = id;
-        format!("held:{tenant}/{integration}/{}", self.shared.records.labels().subject(subject))
+        self.shared.records.labels().shared("held", id)
     }
 
     /// Another instance holds the reply to `attempt`.

@@ -100,7 +100,7 @@ impl L2 {
         if !self.lease.holds(now.boot) || self.state().owed.is_some() || self.rests(now.boot) {
             return None;
         }
-        let key = self.key(id)?;
+        let key = self.key(id);
         let copy = self.within(READ_DEADLINE, cache.get(&key)).await.ok()?;
         let copy = copy.and_then(|sealed| self.open(id, &sealed, now.wall));
         if copy.is_some() { &self.metrics.l2_hits } else { &self.metrics.l2_misses }.inc();
@@ -142,7 +142,7 @@ impl L2 {
     /// No copy older than these is to be served any more.
     pub(crate) async fn raise(&self, floors: &[(ConnectionId, Generation)]) {
         let Some(cache) = &self.cache else { return };
-        let floors: Vec<_> = floors.iter().filter_map(|(id, floor)| self.key(id).map(|key| (key, floor.0))).collect();
+        let floors: Vec<_> = floors.iter().map(|(id, floor)| (self.key(id), floor.0)).collect();
         let now = self.clock.now().boot;
         if floors.is_empty() {
             return;
@@ -157,27 +157,20 @@ impl L2 {
         let now = self.clock.now().wall;
         let dies = connection.tokens.access.as_ref().and_then(|access| access.expires_at);
         let life = dies.map_or(LIFE, |dies| between(now, dies).min(LIFE));
-        let (Some(key), Some(plain)) = (self.key(&connection.id), TokenCopy::encode(connection, now)) else {
+        let Some(plain) = TokenCopy::encode(connection, now) else {
             return Ok(());
         };
         if life.is_zero() {
             return Ok(());
         }
         let sealed = self.records.barrier().seal(Place::L2, &Connection::key_of(&connection.id), &plain);
-        self.within(WRITE_DEADLINE, cache.put(&key, connection.generation.0, &sealed, life)).await.map(drop)
+        self.within(WRITE_DEADLINE, cache.put(&self.key(&connection.id), connection.generation.0, &sealed, life))
+            .await
+            .map(drop)
     }
 
-    /// Where the copy of `id` lies: `token:{tenant}/{integration}/{subject}`. `None` where that would be too long.
-    fn key(&self, id: &ConnectionId) -> Option<String> {
-        let labels = self.records.labels();
-        let (tenant, subject) = (id.tenant.as_str(), labels.subject(&id.subject));
-        // An integration's id holds no slash, so with none in the tenant this reads back one way only.
-        let key = if tenant.contains(['/', '%']) {
-            format!("token:%{}/{}/{subject}", labels.tenant(&id.tenant), id.integration)
-        } else {
-            format!("token:{tenant}/{}/{subject}", id.integration)
-        };
-        (key.len() <= 1024).then_some(key)
+    fn key(&self, id: &ConnectionId) -> String {
+        self.records.labels().shared("token", id)
     }
 
     /// Lets the cache answer in time, and notes whether it did.

@@ -19,6 +19,7 @@
 //!         store: Arc::new(Memory::new()),
 //!         bus: None,
 //!         shared_cache: None,
+//!         counter: None,
 //!         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
 //!         transport: Arc::new(HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default())?),
 //!         pacer: Some(pacer),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokenkeep_core::{
     Connection, ConnectionId, Generation, Incarnation, InstanceId, Now,
     id::Ulid,
-    ports::{Clock, Endpoint, Entropy, Reply, Request, SendError, SharedCache, Transport, TransportError},
+    ports::{Clock, Counter, Endpoint, Entropy, Reply, Request, SendError, SharedCache, Transport, TransportError},
 };
 use url::Url;
 
@@ -28,9 +28,11 @@ pub(crate) struct Shared {
     /// Tells other instances.
     pub(crate) bus: bus::Link,
     /// What other instances may see, too.
-    pub(crate) shared_cache: Option<Arc<dyn SharedCache>>,
+    pub(crate) copies: Option<Arc<dyn SharedCache>>,
     /// The tokens in it.
     pub(crate) l2: L2,
+    /// Counts over all instances.
+    pub(crate) counter: Option<Arc<dyn Counter>>,
     pub(crate) conditions: Conditions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,

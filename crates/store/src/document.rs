@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokenkeep_core::{
     Tenant,
@@ -41,8 +42,8 @@ pub(crate) fn build_document(record: &Record) -> Document {
         id: record.key.id.clone(),
         version: record.version.0.clone(),
         changed_at: record.changed_at.as_microsecond(),
-        expires_at: record.expires_at.map(|at| at.as_microsecond()),
-        due_at: record.due_at.map(|at| at.as_microsecond()),
+        expires_at: record.expires_at.map(Timestamp::as_microsecond),
+        due_at: record.due_at.map(Timestamp::as_microsecond),
         labels: labels.collect(),
         sealed_by: record.sealed_by.0.clone(),
         sealed: BASE64_STANDARD.encode(&record.sealed),

@@ -13,7 +13,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use jiff::Timestamp;
 use tokenkeep_core::ports::{
     BoxFuture, Count, Entropy, Expect, Kind, Page, Put, Query, Reach, Record, RecordKey, Store, StoreDescription,
@@ -77,7 +80,7 @@ impl EnvFile {
     /// The records in the file at `path`, which is made with mode 0600 at the first write; without one, a store that is
     /// gone with the process.
     pub fn open(path: Option<&Path>, entropy: &dyn Entropy) -> Result<Self, EnvFileError> {
-        let life = entropy.bytes32()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let life = BASE64_URL_SAFE_NO_PAD.encode(&entropy.bytes32()[..12]);
         let mut state = State { records: Records::default(), others: Vec::new(), life, writes: 0 };
         let Some(path) = path else { return Ok(Self { state: Arc::new(Mutex::new(state)), path: None, lock: None }) };
         let failed = |source| EnvFileError::Io { path: path.to_owned(), source };
@@ -163,7 +166,7 @@ impl State {
         let mut text: String = self.others.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         for (n, record) in self.records.iter().enumerate() {
             let document = serde_json::to_vec(&build_document(record)).expect("text and numbers are always JSON");
-            text.push_str(&format!("{NAME}{}={}\n", n + 1, BASE64_STANDARD.encode(document)));
+            text.extend([NAME, &(n + 1).to_string(), "=", &BASE64_STANDARD.encode(document), "\n"]);
         }
         text
     }

@@ -1,6 +1,6 @@
 //! Records in a file of variables.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{fs, future::ready, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use tokenkeep_core::{
     Tenant,
@@ -16,9 +16,10 @@ fn open(path: &Path) -> Result<EnvFile, EnvFileError> {
     EnvFile::open(Some(path), &SeededEntropy::new(1))
 }
 
-async fn fixture() -> Fixture {
-    let dir = tempfile::tempdir().unwrap();
-    Breakable::fixture(Arc::new(open(&dir.path().join(".env")).unwrap())).keeping(dir)
+fn fixture() -> impl Future<Output = Fixture> {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let store = open(&dir.path().join(".env")).expect("the directory is empty");
+    ready(Breakable::fixture(Arc::new(store)).keeping(dir))
 }
 
 tokenkeep_store::conformance!(fixture);
@@ -34,7 +35,7 @@ fn record(id: &str) -> Record {
     Record {
         key: RecordKey { tenant: Tenant::default_tenant(), kind: Kind::Connection, id: id.to_owned() },
         version: Version::default(),
-        changed_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        changed_at: "2026-01-01T00:00:00Z".parse().expect("it is a time"),
         expires_at: None,
         due_at: None,
         labels: vec![],

@@ -17,6 +17,9 @@ pub struct MemoryBus {
 }
 
 /// Who listens, on which line.
+type Listener = (Arc<Mutex<Line>>, mpsc::UnboundedSender<Vec<u8>>);
+
+/// What all lines share.
 #[derive(Debug, Default)]
 struct Broker {
     down: bool,

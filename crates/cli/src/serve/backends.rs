@@ -27,7 +27,7 @@ pub(crate) struct Backends {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) bus: Option<Arc<dyn Bus>>,
     pub(crate) shared_cache: Option<Arc<dyn SharedCache>>,
-    pub(crate) counter: Arc<dyn Counter>,
+    pub(crate) counter: Option<Arc<dyn Counter>>,
 }
 
 /// What it takes to open them.
@@ -48,13 +48,14 @@ impl Opening<'_> {
             let options = self.redis_options(&url).context("the Redis of `[cache]` cannot be used")?;
             backends.shared_cache = Some(Arc::new(RedisCache::connect(options.clone()).await?));
             backends.bus = Some(Arc::new(RedisBus::connect(options.clone()).await?));
-            backends.counter = Arc::new(RedisCounter::connect(options).await?);
+            backends.counter = Some(Arc::new(RedisCounter::connect(options).await?));
         }
         Ok(backends)
     }
 
     async fn open_store(&self, choice: &Choice) -> Result<Backends> {
-        let counter = Arc::new(MemoryCounter::new(self.clock.clone()));
+        // Each counts for itself where nothing is shared; SQLite's processes on one machine do, too.
+        let counter: Option<Arc<dyn Counter>> = Some(Arc::new(MemoryCounter::new(self.clock.clone())));
         let alone = |store: Arc<dyn Store>| Backends { store, bus: None, shared_cache: None, counter };
         match &choice.place {
             Place::Memory => Ok(alone(Arc::new(Memory::new()))),
@@ -62,7 +63,7 @@ impl Opening<'_> {
             Place::Postgres(url) => {
                 let postgres = Postgres::connect(self.postgres_options(url)?).await?;
                 let bus = Arc::new(postgres.bus());
-                let counter = Arc::new(postgres.counter());
+                let counter: Option<Arc<dyn Counter>> = Some(Arc::new(postgres.counter()));
                 Ok(Backends { store: Arc::new(postgres), bus: Some(bus), shared_cache: None, counter })
             }
             Place::Redis(url) => {
@@ -71,7 +72,7 @@ impl Opening<'_> {
                     store: Arc::new(Redis::connect(options.clone()).await?),
                     bus: Some(Arc::new(RedisBus::connect(options.clone()).await?)),
                     shared_cache: None,
-                    counter: Arc::new(RedisCounter::connect(options).await?),
+                    counter: Some(Arc::new(RedisCounter::connect(options).await?)),
                 })
             }
             Place::EnvFile(path) => Ok(alone(Arc::new(EnvFile::open(path.as_deref(), &**self.entropy)?))),

@@ -99,6 +99,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
         store,
         bus,
         shared_cache,
+        counter,
         barrier: Barrier::new(&keys.active, &keys.retired, entropy.clone()),
         transport: Arc::new(transport),
         pacer: Some(pacer),

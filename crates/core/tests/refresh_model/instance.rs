@@ -63,6 +63,7 @@ pub struct Entry {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a misfortune of its own")]
 pub struct Instance {
     pub id: InstanceId,
     pub frozen: bool,

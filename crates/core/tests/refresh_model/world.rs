@@ -41,6 +41,7 @@ pub enum SpoiltBy {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be switched off by itself")]
 pub struct Setting {
     pub instances: usize,
     pub rotation: Rotation,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{
     Connections, PROVIDER_RETRY, flight,
     flight::{Progress, Route},
+    reports::{self, Report},
     view::until,
 };
 use crate::{
@@ -114,12 +115,24 @@ impl Connections {
             return Ok(ready.clone());
         }
         if current.is_some_and(|ready| ready.generation == reported) {
-            self.reports.count(id, reported, self.shared.now().boot).map_err(|retry_after| Error::TooMany {
-                what: "every new token of this connection was reported as bad",
-                retry_after,
-            })?;
+            self.count_report(id, reported).await?;
         }
         self.refreshed(id, party, Wanted::Younger(reported)).await
+    }
+
+    async fn count_report(&self, id: &ConnectionId, reported: Generation) -> Result<(), Error> {
+        let too_many = |retry_after| Error::TooMany {
+            what: "every new token of this connection was reported as bad",
+            retry_after,
+        };
+        let report = self.reports.count(id, reported, self.shared.now().boot).map_err(too_many)?;
+        match &self.shared.counter {
+            Some(counter) if report == Report::First => {
+                let name = self.shared.records.labels().shared("report", id);
+                reports::count_everywhere(&**counter, &name, reported).await.map_err(too_many)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The copy that another instance left, if it is fresh and nothing here knows better.

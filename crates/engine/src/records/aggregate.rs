@@ -77,6 +77,18 @@ impl Labels<'_> {
         self.hashes.label(tenant.as_str())
     }
 
+    /// What `id` is called where instances share something beside the store. Short, and no secret.
+    pub fn shared(&self, what: &str, id: &ConnectionId) -> String {
+        let ConnectionId { integration, tenant, subject } = id;
+        let subject = self.subject(subject);
+        // An integration's id holds no slash, so with none in the tenant this reads back one way only.
+        if tenant.as_str().contains(['/', '%']) {
+            format!("{what}:%{}/{integration}/{subject}", self.tenant(tenant))
+        } else {
+            format!("{what}:{tenant}/{integration}/{subject}")
+        }
+    }
+
     /// The value of [`LabelName::Connection`]: always hashed.
     pub fn connection(&self, id: &ConnectionId) -> String {
         self.hashes.label(&id.to_string())

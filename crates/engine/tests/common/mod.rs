@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokenkeep_core::{
     ConnectionId, InstanceId, IntegrationId, Rotation,
     ports::{
-        BoxFuture, Count, Expect, Kind, Page, Put, Query, Reach, Record, RecordKey, Store, StoreDescription,
+        BoxFuture, Count, Counter, Expect, Kind, Page, Put, Query, Reach, Record, RecordKey, Store, StoreDescription,
         StoreError, Version,
     },
 };
@@ -42,6 +42,7 @@ pub struct World {
     pub bus: Option<MemoryBus>,
     /// The shared cache of engines started from now on.
     pub shared_cache: Option<MemoryCache>,
+    pub counter: Option<Arc<dyn Counter>>,
     rotation: Rotation,
 }
 
@@ -55,7 +56,7 @@ impl World {
         let rotation = config.rotation;
         let provider = FakeProvider::start(clock.clone(), config).await;
         let store = Arc::new(Switchable::default());
-        Self { clock, provider, store, providers: Vec::new(), bus: None, shared_cache: None, rotation }
+        Self { clock, provider, store, providers: Vec::new(), bus: None, shared_cache: None, counter: None, rotation }
     }
 
     /// One more instance. `seed` makes its ids its own.
@@ -85,6 +86,7 @@ impl World {
             store: self.store.clone(),
             bus: self.bus.clone().map(|bus| Arc::new(bus) as _),
             shared_cache: self.shared_cache.clone().map(|cache| Arc::new(cache) as _),
+            counter: self.counter.clone(),
             barrier: barrier(seed),
             transport: Arc::new(transport),
             pacer: Some(pacer),

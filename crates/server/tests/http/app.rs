@@ -73,6 +73,7 @@ impl TestApp {
             store: Arc::new(store),
             bus: None,
             shared_cache: None,
+            counter: None,
             barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
             transport: Arc::new(transport),
             pacer: Some(pacer),

@@ -35,14 +35,14 @@ impl Secret {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 enum Stored {
-    Record(Document),
+    Record(Box<Document>),
     Swept { at: i64 },
     Doomed { at: i64 },
 }
 
 pub(super) fn build_secret(secret: &Secret) -> Result<Value, serde_json::Error> {
     serde_json::to_value(match secret {
-        Secret::Record(record) => Stored::Record(build_document(record)),
+        Secret::Record(record) => Stored::Record(Box::new(build_document(record))),
         Secret::Swept(at) => Stored::Swept { at: at.as_microsecond() },
         Secret::Doomed(at) => Stored::Doomed { at: at.as_microsecond() },
     })
@@ -52,7 +52,7 @@ pub(super) fn parse_secret(value: Value) -> Result<Secret, StoreError> {
     let corrupt = |reason: &str| StoreError::Corrupt { reason: reason.to_owned() };
     let time = |micros| from_microseconds(micros).ok_or_else(|| corrupt("a time out of range"));
     match serde_json::from_value(value).map_err(|_| corrupt("a secret in Vault, below our path, that is not ours"))? {
-        Stored::Record(document) => Ok(Secret::Record(parse_document(document)?)),
+        Stored::Record(document) => Ok(Secret::Record(parse_document(*document)?)),
         Stored::Swept { at } => Ok(Secret::Swept(time(at)?)),
         Stored::Doomed { at } => Ok(Secret::Doomed(time(at)?)),
     }

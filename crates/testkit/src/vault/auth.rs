@@ -118,7 +118,7 @@ impl Doors {
     pub(super) fn look_up(&self, id: &str, now: Boot) -> Reply {
         let Some(token) = self.tokens.get(id) else { return Reply::denied() };
         let ttl = token.ends.map_or(0, |ends| ends.since(now).as_secs());
-        Reply::data(json!({"id": id, "ttl": ttl, "renewable": token.life.renewable}))
+        Reply::data(&json!({"id": id, "ttl": ttl, "renewable": token.life.renewable}))
     }
 
     fn granted(&self, id: &str, now: Boot) -> Reply {

@@ -81,7 +81,7 @@ impl Kv2 {
     }
 
     fn config(&self) -> Reply {
-        Reply::data(json!({
+        Reply::data(&json!({
             "cas_required": self.cas_required,
             "delete_version_after": "0s",
             "max_versions": self.max_versions,
@@ -102,7 +102,7 @@ impl Kv2 {
             // "If the secret has been soft deleted ... the response is 404 with the metadata".
             return Reply::json(404, &json!({"data": {"data": null, "metadata": metadata}}));
         }
-        Reply::data(json!({"data": version.data, "metadata": metadata}))
+        Reply::data(&json!({"data": version.data, "metadata": metadata}))
     }
 
     fn write(&mut self, path: &str, body: &Value, now: Timestamp) -> Reply {
@@ -136,7 +136,7 @@ impl Kv2 {
             kept => kept,
         };
         key.versions = key.versions.split_off(&(key.current + 1).saturating_sub(kept));
-        Reply::data(metadata)
+        Reply::data(&metadata)
     }
 
     /// Soft: "marks the versions as deleted", the latest unless some are named.
@@ -168,7 +168,7 @@ impl Kv2 {
     fn metadata(&self, key: &str) -> Reply {
         let Some(key) = self.keys.get(key) else { return Reply::absent() };
         let versions: BTreeMap<_, _> = key.versions.iter().map(|(n, v)| (n.to_string(), v.metadata(*n))).collect();
-        Reply::data(json!({
+        Reply::data(&json!({
             "cas_required": key.cas_required,
             "current_version": key.current,
             "max_versions": key.max_versions,
@@ -193,7 +193,7 @@ impl Kv2 {
         let below = self.keys.keys().filter_map(|key| key.strip_prefix(&folder));
         let mut names: Vec<_> = below.map(|rest| rest.split_inclusive('/').next().unwrap_or(rest)).collect();
         names.dedup();
-        if names.is_empty() { Reply::absent() } else { Reply::data(json!({"keys": names})) }
+        if names.is_empty() { Reply::absent() } else { Reply::data(&json!({"keys": names})) }
     }
 }
 

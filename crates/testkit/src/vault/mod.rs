@@ -361,9 +361,9 @@ impl Inside {
     /// What the web interface asks; a mount that is not there is denied like one that may not be seen.
     fn mount(&self, namespace: &str, path: &str) -> Reply {
         match self.mounts.get(&(namespace.to_owned(), path.to_owned())).filter(|_| self.tells_mounts) {
-            Some(Engine::Kv2(_)) => Reply::data(json!({"type": "kv", "options": {"version": "2"}})),
-            Some(Engine::Transit(_)) => Reply::data(json!({"type": "transit", "options": null})),
-            Some(Engine::Other(kind)) => Reply::data(json!({"type": kind, "options": null})),
+            Some(Engine::Kv2(_)) => Reply::data(&json!({"type": "kv", "options": {"version": "2"}})),
+            Some(Engine::Transit(_)) => Reply::data(&json!({"type": "transit", "options": null})),
+            Some(Engine::Other(kind)) => Reply::data(&json!({"type": kind, "options": null})),
             None => Reply::error(
                 403,
                 "preflight capability check returned 403, please ensure client's policies grant access to path",
@@ -377,7 +377,7 @@ fn capabilities(policy: &Policy, body: &Value) -> Reply {
     let paths = body["paths"].as_array().cloned().unwrap_or_default();
     let on = |path: &Value| path.as_str().map(|path| (path.to_owned(), policy.on(path)));
     let by_path: BTreeMap<_, _> = paths.iter().filter_map(on).collect();
-    Reply::data(json!(by_path))
+    Reply::data(&json!(by_path))
 }
 
 fn respond(reply: &Reply) -> Response {

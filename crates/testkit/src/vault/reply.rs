@@ -16,7 +16,7 @@ impl Reply {
     }
 
     /// 200 with `data` in Vault's usual wrapping.
-    pub(super) fn data(data: Value) -> Self {
+    pub(super) fn data(data: &Value) -> Self {
         let wrapped = json!({
             "request_id": "00000000-0000-0000-0000-000000000000", "lease_id": "", "renewable": false,
             "lease_duration": 0, "data": data, "wrap_info": null, "warnings": null, "auth": null,

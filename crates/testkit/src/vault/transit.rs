@@ -42,7 +42,7 @@ impl Transit {
         let nonce = key.seal_in_place_append_tag(Aad::empty(), &mut sealed).expect("a short text can be sealed");
         let whole = [&nonce.as_ref()[..], &sealed].concat();
         let ciphertext = format!("vault:v{}:{}", versions.len(), BASE64_STANDARD.encode(whole));
-        Reply::data(json!({"ciphertext": ciphertext, "key_version": versions.len()}))
+        Reply::data(&json!({"ciphertext": ciphertext, "key_version": versions.len()}))
     }
 
     /// "Decrypt Data": by the version that the ciphertext names.
@@ -58,7 +58,7 @@ impl Transit {
             Some(BASE64_STANDARD.encode(opened))
         });
         match opened {
-            Some(plaintext) => Reply::data(json!({"plaintext": plaintext})),
+            Some(plaintext) => Reply::data(&json!({"plaintext": plaintext})),
             None => Reply::error(400, "invalid ciphertext: unable to decrypt"),
         }
     }
