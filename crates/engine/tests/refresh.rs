@@ -14,7 +14,8 @@ use std::{
 use common::{MIN_TTL, TestEngine, World, alice, bare, fake, put_fake, store_seeded};
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{ConnectionId, Generation, Rotation, Status, provider::Successor};
-use tokenkeep_engine::{Caller, Error, Given, HealthStatus, PutMode, PutTokens, Ready};
+use tokenkeep_engine::{Caller, Engine, Error, Given, HealthStatus, PutMode, PutTokens, Ready};
+use tokenkeep_store::MemoryCounter;
 use tokenkeep_testkit::Fault;
 
 fn text(ready: &Ready) -> &str {
@@ -66,6 +67,27 @@ async fn many_reports_of_one_generation_make_one_call() {
     let ahead = t.engine.connections().refresh(&Caller::Local, &alice(), Some(Generation(9))).await;
     assert_eq!(ahead.unwrap_err().code(), "store_unavailable", "a younger generation than ours is never refreshed");
     assert_eq!(t.world.provider.calls(), 1);
+}
+
+#[tokio::test]
+async fn reports_are_counted_over_all_instances() {
+    let mut world = World::new(Rotation::Strict).await;
+    world.counter = Some(Arc::new(MemoryCounter::new(world.clock.clone())));
+    let t = TestEngine::in_world(world, None).await;
+    let other = t.world.engine(2, None).await;
+    let report = async |engine: &Engine, generation| {
+        engine.connections().refresh(&Caller::Local, &alice(), Some(Generation(generation))).await
+    };
+    for generation in 1..=5 {
+        let (first, second) = if generation % 2 == 0 { (&t.engine, &other) } else { (&other, &t.engine) };
+        assert_eq!(report(first, generation).await.unwrap().generation, Generation(generation + 1));
+        // The same report at another instance is not another report.
+        assert_eq!(report(second, generation).await.unwrap().generation, Generation(generation + 1));
+    }
+    assert!(matches!(report(&t.engine, 6).await, Err(Error::TooMany { .. })));
+    assert_eq!(t.world.provider.calls(), 5);
+    t.world.clock.advance(Duration::from_mins(1));
+    assert_eq!(report(&t.engine, 6).await.unwrap().generation, Generation(7));
 }
 
 #[tokio::test]
