@@ -16,9 +16,6 @@ pub struct MemoryBus {
     line: Arc<Mutex<Line>>,
 }
 
-/// Who listens, on which line.
-type Listener = (Arc<Mutex<Line>>, mpsc::UnboundedSender<Vec<u8>>);
-
 /// What all lines share.
 #[derive(Debug, Default)]
 struct Broker {
