@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokenkeep_core::{
-    AttemptId, Connection, ConnectionId, Generation, InstanceId, Renewal,
+    AttemptId, Connection, ConnectionId, Generation, InstanceId, Renewal, Rotation,
     connection::RefreshPolicy,
     ports::{BoxFuture, Connected, Endpoint, Expect, Put, SendError, Version},
     refresh::{
@@ -346,9 +346,17 @@ impl Pilot {
             .is_some_and(|pause| pause.is_paused(shared.now().boot));
         // Refreshes by the integration's own credentials go to the same origin in every case we know of.
         let url = party.as_ref().and_then(|p| p.provider.refresh_url.clone().or_else(|| p.provider.token_url.clone()));
+        let nowhere_to_go = self.route.policy.rotation != Rotation::None && shared.records.is_fleeting();
         self.under_way.push(Box::pin(async move {
             if paused {
                 return Some(Event::Input(Input::Unreachable(Fault::Paused)));
+            }
+            if nowhere_to_go {
+                let detail =
+                    "the provider rotates refresh tokens, and the `env` store without a file would lose them: \
+                              name one with `[store] url = \"env:.env\"`"
+                        .to_owned();
+                return Some(Event::Input(Input::Unreachable(Fault::Misconfigured { detail })));
             }
             let Some(url) = url else {
                 let detail = "the integration has no token endpoint".to_owned();

@@ -167,6 +167,12 @@ impl Records {
         Self { watched: Some(Watched { reads, writes }), ..self }
     }
 
+    /// Whether the store is the one for development that keeps nothing: what rotates has nowhere to go.
+    pub(crate) fn is_fleeting(&self) -> bool {
+        let store = self.store.describe();
+        store.name == "env" && !store.durable
+    }
+
     /// How label values are written, for [`Filter::Label`].
     pub fn labels(&self) -> Labels<'_> {
         Labels { hashes: self.barrier.hashes(), hash_subjects: self.hash_subjects }
