@@ -22,7 +22,6 @@ use crate::{
 
 /// The world as the engine sees it, and what it was told to be.
 #[derive(Debug)]
-#[expect(clippy::struct_field_names, reason = "a shared cache is called so wherever it is")]
 pub(crate) struct Shared {
     pub(crate) records: Records,
     /// Tells other instances.
