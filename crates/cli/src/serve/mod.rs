@@ -110,7 +110,15 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     };
     drop(keys);
     let engine = Engine::start(parts, settings).await?;
-    let admin_key = installation.apply(&engine).await?;
+    let patience = Duration::from_secs(config.server.shutdown_patience);
+    let admin_key = match installation.apply(&engine).await {
+        Ok(admin_key) => admin_key,
+        Err(error) => {
+            // It refreshes already: what has been spent must not be lost to a start that failed.
+            engine.shutdown(patience).await;
+            return Err(error);
+        }
+    };
     tokio::spawn(secret_files::follow(config.clone(), environment.clone(), engine.clone()));
 
     let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
@@ -126,7 +134,6 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
             None
         }
     };
-    let patience = Duration::from_secs(config.server.shutdown_patience);
     let limits = Limits { connections: config.server.max_connections, drain: patience, ..Limits::default() };
     let (end, ending) = watch::channel(false);
     let mut servers = tokio::task::JoinSet::new();
