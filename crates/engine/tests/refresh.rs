@@ -12,6 +12,7 @@ use std::{
 };
 
 use common::{MIN_TTL, TestEngine, World, alice, bare, fake, put_fake, store_seeded};
+use futures_util::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{ConnectionId, Generation, Rotation, Status, provider::Successor};
 use tokenkeep_engine::{Caller, Engine, Error, Given, HealthStatus, PutMode, PutTokens, Ready};
@@ -468,6 +469,30 @@ async fn a_store_that_is_down_is_no_absence() {
     assert_eq!(t.token().await.unwrap().generation, Generation(2));
     let error = t.engine.connections().token(&Caller::Local, &unknown, MIN_TTL).await.unwrap_err();
     assert_eq!(error.code(), "connection_not_found");
+}
+
+#[tokio::test]
+async fn a_store_known_to_be_down_is_waited_for_by_nobody_who_has_a_fresh_token() {
+    let t = TestEngine::new(Rotation::Strict).await;
+    let other = t.world.engine(2, None).await;
+    t.token().await.unwrap();
+    t.world.store.down.store(true, SeqCst);
+    t.world.clock.advance(Duration::from_secs(6));
+    t.token().await.unwrap();
+    t.world.store.down.store(false, SeqCst);
+    other.connections().delete(&Caller::Local, &alice(), false).await.unwrap();
+    // From now on it neither answers nor refuses.
+    let reads = t.world.store.reads.lock().await;
+    for _ in 0..3 {
+        t.world.clock.advance(Duration::from_secs(6));
+        assert!(t.token().now_or_never().is_some(), "a reader waits for the store");
+    }
+    // It is asked all the same: once it answers, it counts again.
+    drop(reads);
+    while t.token().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(t.token().await.unwrap_err().code(), "connection_not_found");
 }
 
 #[tokio::test]

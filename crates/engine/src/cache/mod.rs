@@ -128,7 +128,7 @@ impl Cache {
             return Hit::Doubtful(ready);
         }
         // Half-way, one reader looks behind its back, so that a token in use is never waited for.
-        let check = age >= life / 2 && !ready.checking.swap(true, Relaxed);
+        let check = age >= life / 2 && ready.begin_check();
         Hit::Serve { check, refresh: freshness == Freshness::Early, ready }
     }
 

@@ -40,7 +40,7 @@ pub struct Ready {
     half_life: i64,
     /// When this was last known to be the newest: boot clock, milliseconds.
     checked: AtomicU64,
-    pub(super) checking: AtomicBool,
+    checking: AtomicBool,
 }
 
 impl fmt::Debug for Ready {
@@ -133,6 +133,11 @@ impl Ready {
     /// There may be a younger one.
     pub(super) fn doubt(&self) {
         self.checked.store(0, Relaxed);
+    }
+
+    /// Whether the caller, and nobody else, is to see whether it is still the newest.
+    pub(crate) fn begin_check(&self) -> bool {
+        !self.checking.swap(true, Relaxed)
     }
 
     /// The store could not be asked: somebody else may try.

@@ -59,6 +59,14 @@ impl Connections {
                 self.shared.metrics.l1_hits.inc();
                 Some(ready)
             }
+            // The store cannot say whether there is a younger one. It is asked behind: it may take long to fail.
+            Hit::Doubtful(ready) if !self.shared.conditions.store.is_well() => {
+                if ready.begin_check() {
+                    self.look_behind(integration, tenant, subject, &ready, true);
+                }
+                self.shared.metrics.l1_hits.inc();
+                Some(ready)
+            }
             Hit::Doubtful(_) | Hit::Stale(_) | Hit::Miss => None,
         }
     }
