@@ -76,7 +76,6 @@ const KEPT: &[Kept] = &[
         to: &["tokenkeep", "tokenkeep-bench", "xtask"],
         because: "libraries have errors of their own",
     },
-    Kept { library: "reqwest", to: &[], because: "requests to providers go through engine::transport" },
     Kept { library: "async-trait", to: &[], because: "ports return BoxFuture" },
 ];
 

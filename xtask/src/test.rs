@@ -27,6 +27,9 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
     report.step("a real provider: node-oidc-provider", || real_provider(workspace, if full { 100 } else { 10 }));
     report.step("chaos: processes killed and frozen", || chaos(workspace, full));
     if full {
+        for (name, words) in SEVERAL_INSTANCES {
+            report.step(name, || several_instances(workspace, words));
+        }
         report.step("the refresh model, 100,000 schedules", || refresh_model_at_length(workspace));
     }
     report
@@ -78,6 +81,24 @@ fn chaos(workspace: &Workspace, at_length: bool) -> Result<Outcome> {
         command.arg("--quick");
     }
     harness_counted("chaos", &mut command)
+}
+
+/// Several processes on servers of the harness's own, which it kills; a few hundred connections each.
+const SEVERAL_INSTANCES: [(&str, &[&str]); 9] = [
+    ("a refresh storm on SQLite", &["storm", "--store", "sqlite"]),
+    ("a refresh storm on PostgreSQL and Redis", &["storm", "--store", "postgres"]),
+    ("a refresh storm on Redis", &["storm", "--store", "redis"]),
+    ("chaos on PostgreSQL and Redis", &["chaos-cluster", "--store", "postgres"]),
+    ("chaos with a Sentinel failover", &["chaos-cluster", "--store", "redis-sentinel"]),
+    ("chaos with a Cluster primary killed", &["chaos-cluster", "--store", "redis-cluster"]),
+    ("an instance killed for good", &["killed-for-good"]),
+    ("revocation elsewhere", &["revocation"]),
+    ("secrets looked for in every server", &["canary"]),
+];
+
+fn several_instances(workspace: &Workspace, words: &[&str]) -> Result<Outcome> {
+    let mut command = workspace.program("tokenkeep-bench", Profile::Dev)?;
+    harness_counted(words[0], command.args(words).arg("--quick"))
 }
 
 fn harness(workspace: &Workspace, what: &str) -> Result<Command> {

@@ -132,6 +132,14 @@ impl Backend {
         }
     }
 
+    /// Where its Vault is, and the token for it.
+    pub fn vault(&self) -> anyhow::Result<(String, String)> {
+        match &*self.servers {
+            Servers::Vault(vault) => Ok((vault.address(), vault.root_token().to_owned())),
+            _ => bail!("no Vault"),
+        }
+    }
+
     /// Does something to the servers, away from the runtime: it waits.
     pub async fn with<T: Send + 'static>(
         &self,

@@ -198,11 +198,7 @@ impl Scene {
             format!("{good} tokens, {said:?}, {:.1} s after it died", self.died.elapsed().as_secs_f64()),
         );
         let (_, told) = read(self.others[0].addr()?, self.numbers[0]).await?;
-        report.promise(
-            "and why",
-            told["detail"].as_str().is_some_and(|why| !why.is_empty()),
-            &told["detail"],
-        );
+        report.promise("and why", told["detail"].as_str().is_some_and(|why| !why.is_empty()), &told["detail"]);
         let status = self.status(self.numbers[0]).await?;
         report.promise("its status says so", status["status"] == "unresolved", &status);
         let watched = if arguments.common.quick { Duration::from_secs(45) } else { RESOLVED_WITHIN };

@@ -104,7 +104,7 @@ async fn measure(arguments: &Arguments, kind: Kind, ground: &Path, report: &mut 
         engine.connections().put(&Caller::Local, &id(n)?, tokens()?, PutMode::default()).await?;
     }
     let size = sealed_size(&*store).await?;
-    let bare = Bare::connect(kind, &backend.store_url).await?;
+    let bare = Bare::connect(kind, &backend.store_url, &backend.environment()).await?;
     bare.fill(CONNECTIONS, size).await?;
     println!("{kind:?}: {CONNECTIONS} connections, their records have {size} sealed bytes");
     in_process(arguments, kind, &engine, &bare, report).await?;
@@ -254,7 +254,7 @@ async fn over_http(
 
 /// The bare handler: one read, as many bytes.
 pub async fn serve_bare(arguments: BareArguments) -> anyhow::Result<()> {
-    let bare = Arc::new(Bare::connect(arguments.store, &arguments.url).await?);
+    let bare = Arc::new(Bare::connect(arguments.store, &arguments.url, &[]).await?);
     let body: Arc<str> = "x".repeat(arguments.answer).into();
     let handler = move |extract::Path(n): extract::Path<usize>| {
         let (bare, body) = (bare.clone(), body.clone());

@@ -8,7 +8,7 @@ use std::{
     hash::{Hash, Hasher},
     sync::{
         Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
+        atomic::Ordering::SeqCst,
     },
     time::Duration,
 };
