@@ -30,7 +30,7 @@ use crate::{
     journal::{self, AdoptError, Journal, JournalError, Limits},
     kept::KeptReplies,
     keys::Keys,
-    l2::L2,
+    l2::{self, L2},
     metrics::Metrics,
     records::Records,
     shared::Shared,
@@ -138,7 +138,9 @@ impl Engine {
             }
         };
         let registration = Registration::new(journal_id, clock.now().wall);
-        let (link, unspoken) = bus::Link::new(bus, instance, clock.clone());
+        // Copies of what was changed before we came may still lie in the shared cache.
+        let reach = shared_cache.as_ref().map_or(Duration::ZERO, |_| l2::LIFE);
+        let (link, unspoken) = bus::Link::new(bus, instance, clock.clone(), reach);
         // Nobody could believe a copy without being told when it is outdated.
         let for_tokens = shared_cache.clone().filter(|_| link.is_connected());
         let l2 = L2::new(
@@ -222,8 +224,9 @@ impl Engine {
             keys: self.keys.clone(),
         };
         *self.speaker() = Some(tokio::spawn(bus::speak(line.clone(), shared.clone(), waiting)));
-        self.tasks().push(tokio::spawn(bus::listen(line, shared.clone(), ears.clone())));
-        self.tasks().push(tokio::spawn(bus::mend(shared.clone(), ears)));
+        self.tasks().push(tokio::spawn(bus::listen(line, shared.clone(), ears)));
+        let shared = shared.clone();
+        self.tasks().push(tokio::spawn(async move { shared.l2.watch().await }));
     }
 
     fn speaker(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {

@@ -58,6 +58,7 @@ impl Shared {
         let Connection { id, incarnation, generation, .. } = connection;
         self.bus.send(Event::Changed { connection: id.clone(), incarnation: *incarnation, generation: *generation });
         if self.l2.is_used() {
+            self.l2.told(id, *generation);
             let (this, connection) = (self.clone(), connection.clone());
             tokio::spawn(async move { this.l2.changed(&connection).await });
         }
@@ -66,14 +67,10 @@ impl Shared {
     /// The connection is gone from the store: nobody may serve it any more.
     pub(crate) fn announce_deleted(self: &Arc<Self>, id: &ConnectionId, incarnation: Incarnation, floor: Generation) {
         self.bus.send(Event::Deleted { connection: id.clone(), incarnation, floor });
-        self.raise_floor(id, floor);
-    }
-
-    /// Lets no copy below `floor` be taken from the shared cache.
-    pub(crate) fn raise_floor(self: &Arc<Self>, id: &ConnectionId, floor: Generation) {
         if self.l2.is_used() {
-            let (this, floors) = (self.clone(), [(id.clone(), floor)]);
-            tokio::spawn(async move { this.l2.raise(&floors).await });
+            self.l2.told(id, floor);
+            let (this, id) = (self.clone(), id.clone());
+            tokio::spawn(async move { this.l2.raise(&id, floor).await });
         }
     }
 

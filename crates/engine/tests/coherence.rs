@@ -364,26 +364,38 @@ async fn a_cache_that_hangs_is_waited_for_once_and_briefly() {
 
 #[tokio::test]
 async fn a_copy_that_outlived_its_connection_in_an_outage_is_never_served() {
-    let (pair, _lines, cache) = Pair::with_cache().await;
+    let (mut pair, lines, cache) = Pair::with_cache().await;
+    pair.world.bus = Some(lines.one.attached());
     cache.go_down();
     pair.delete_on_one().await;
     pair.pass(millis(100)).await;
     cache.come_up();
     assert_eq!(cache.keys(), [COPY], "nobody could take it away");
-    assert!(pair.is_refused_on_two().await);
-    // It answers again, but only the store knows what is missing in it.
-    pair.world.store.down.store(true, SeqCst);
     pair.pass(secs(2)).await;
-    assert!(matches!(token_of(&pair.two, &alice()).await, Err(Error::StoreUnavailable { .. })));
-    pair.world.store.down.store(false, SeqCst);
-    pair.pass(secs(5)).await;
-    assert_eq!(cache.keys(), [""; 0], "what was owed is paid");
     assert!(pair.is_refused_on_two().await);
-    // From now on copies are believed again.
+    // Nor by an instance that was not there when it was deleted.
+    let three = pair.world.engine(3, None).await;
+    pair.pass(secs(3)).await;
+    assert!(is_trusting(&three));
+    assert!(matches!(token_of(&three, &alice()).await, Err(Error::NotFound { .. })));
+    assert_eq!(cache.keys(), [COPY]);
+    // Others are believed as ever.
     store_seeded(&pair.one, &pair.world, &alice()).await;
     settle().await;
     token_of(&pair.two, &alice()).await.unwrap();
     assert_eq!(metric(&pair.two, "cache_l2_hits_total"), 1);
+}
+
+#[tokio::test]
+async fn a_copy_that_was_not_replaced_in_an_outage_is_never_served() {
+    let (pair, _lines, cache) = Pair::with_cache().await;
+    cache.go_down();
+    let refreshed = pair.one.connections().refresh(&Caller::Local, &alice(), None).await.unwrap();
+    settle().await;
+    cache.come_up();
+    pair.pass(secs(2)).await;
+    assert_eq!(token_of(&pair.two, &alice()).await.unwrap().generation, refreshed.generation);
+    assert_eq!(metric(&pair.two, "cache_l2_hits_total"), 0);
 }
 
 #[tokio::test]

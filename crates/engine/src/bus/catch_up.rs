@@ -1,6 +1,6 @@
 //! Asking the store what was changed while nobody could say so.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokenkeep_core::{
     Connection, ConnectionId,
@@ -10,7 +10,6 @@ use tokenkeep_core::{
 
 use super::{Ears, jitter};
 use crate::{
-    cache::Cache,
     records::{Item, Loaded},
     shared::Shared,
 };
@@ -32,7 +31,7 @@ pub(super) async fn catch_up(shared: &Shared, ears: &Ears, gap: Duration) {
     for failures in 0_u32.. {
         // By the wall clock as it shows now: if it was set meanwhile, then to be right.
         let since = before(shared.now().wall, gap + shared.now().boot.since(began) + OVERLAP);
-        match changed_since(shared, &ears.connections.flights.cache, since).await {
+        match changed_since(shared, ears, since).await {
             Ok(changed) => {
                 tracing::debug!(changed, ?gap, "caught up");
                 ears.missed_something();
@@ -47,30 +46,13 @@ pub(super) async fn catch_up(shared: &Shared, ears: &Ears, gap: Duration) {
     }
 }
 
-/// Pays what is owed to the shared cache, whenever it answers again; for ever.
-pub(crate) async fn mend(shared: Arc<Shared>, ears: Ears) {
-    while let Some(owed) = shared.l2.answers_again().await {
-        shared.clock.sleep(jitter(&*shared.entropy, JITTER)).await;
-        let now = shared.now();
-        let since = before(now.wall, now.boot.since(owed.since) + OVERLAP);
-        match changed_since(&shared, &ears.connections.flights.cache, since).await {
-            Ok(_) => shared.l2.paid(owed),
-            Err(error) => {
-                tracing::debug!(%error, "the shared cache cannot be brought up to date yet");
-                shared.clock.sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-/// Lets go of everything older than what was changed since, here and in the shared cache; answers how much was.
-async fn changed_since(shared: &Shared, cache: &Cache, since: jiff::Timestamp) -> Result<usize, StoreError> {
+/// Lets go of everything older than what was changed since; answers how much was.
+async fn changed_since(shared: &Shared, ears: &Ears, since: jiff::Timestamp) -> Result<usize, StoreError> {
     let (mut changed, mut cursor) = (0, None);
     loop {
         let filter = Filter::ChangedSince(since);
         let page = shared.records.list::<Connection>(Scope::Every, filter, PAGE, cursor).await?;
         changed += page.items.len();
-        let mut floors = Vec::with_capacity(page.items.len());
         for Item { key, content } in page.items {
             let Some(id) = connection_of(&key) else { continue };
             let (incarnation, floor) = match content {
@@ -80,14 +62,12 @@ async fn changed_since(shared: &Shared, cache: &Cache, since: jiff::Timestamp) -
                 }
                 Ok(Loaded::Absent) => continue,
                 Err(_) => {
-                    cache.doubt(&id);
+                    ears.connections.flights.cache.doubt(&id);
                     continue;
                 }
             };
-            cache.invalidate(&id, incarnation, floor);
-            floors.push((id, floor));
+            ears.changed(&id, incarnation, floor);
         }
-        shared.l2.raise(&floors).await;
         cursor = page.next;
         if cursor.is_none() {
             return Ok(changed);

@@ -1,6 +1,6 @@
 //! What hearing of another instance's doing does here.
 
-use tokenkeep_core::InstanceId;
+use tokenkeep_core::{ConnectionId, Generation, Incarnation, InstanceId};
 
 use super::Event;
 use crate::{connections::Connections, instances, integrations::Integrations, keys::Keys};
@@ -17,15 +17,8 @@ impl Ears {
     /// Takes note of what `from`, never ourselves, did. Does not wait: the next message is heard after this.
     pub(crate) fn heard(&self, from: InstanceId, event: Event) {
         match event {
-            // What it is at present is asked when it is wanted.
-            Event::Changed { connection, incarnation, generation } => {
-                self.connections.flights.cache.invalidate(&connection, incarnation, generation);
-            }
-            Event::Deleted { connection, incarnation, floor } => {
-                self.connections.flights.cache.invalidate(&connection, incarnation, floor);
-                // Whoever deleted it does so, too, but may have lost the shared cache at the very moment.
-                self.connections.shared.raise_floor(&connection, floor);
-            }
+            Event::Changed { connection, incarnation, generation: floor }
+            | Event::Deleted { connection, incarnation, floor } => self.changed(&connection, incarnation, floor),
             Event::Held { connection, attempt } => {
                 tracing::trace!(%from, integration = %connection.integration, %attempt, "holds a reply");
                 self.connections.flights.heard_beacon(&connection, attempt);
@@ -36,6 +29,12 @@ impl Ears {
             // Whether its silence means something is not for the use cases.
             Event::Leaving => {}
         }
+    }
+
+    /// What is older than `floor` is not served any more. What it is at present is asked when it is wanted.
+    pub(super) fn changed(&self, id: &ConnectionId, incarnation: Incarnation, floor: Generation) {
+        self.connections.shared.l2.told(id, floor);
+        self.connections.flights.cache.invalidate(id, incarnation, floor);
     }
 
     /// Messages were lost, and what was changed of connections has been asked of the store. The rest is read anew.

@@ -28,7 +28,7 @@ use tokenkeep_core::{
 use tokio::sync::{Notify, mpsc};
 
 use self::trust::Trust;
-pub(crate) use self::{catch_up::mend, event::Event, heard::Ears, listen::listen, speak::speak};
+pub(crate) use self::{event::Event, heard::Ears, listen::listen, speak::speak};
 use crate::cache::Lease;
 
 /// How many events may wait to be told. More than that, and nobody can follow anyway: those who listen ask the store.
@@ -60,8 +60,13 @@ pub(crate) struct Line {
 pub(crate) type Unspoken = (Arc<Line>, mpsc::Receiver<Event>);
 
 impl Link {
-    /// A link to `bus`, and what is dropped into it. Without a bus there is nobody to tell.
-    pub(crate) fn new(bus: Option<Arc<dyn Bus>>, own: InstanceId, clock: Arc<dyn Clock>) -> (Self, Option<Unspoken>) {
+    /// A link to `bus`, and what is dropped into it. What was changed within `reach` before now matters, too. Without a bus there is nobody to tell.
+    pub(crate) fn new(
+        bus: Option<Arc<dyn Bus>>,
+        own: InstanceId,
+        clock: Arc<dyn Clock>,
+        reach: Duration,
+    ) -> (Self, Option<Unspoken>) {
         let lease = Arc::<Lease>::default();
         let Some(bus) = bus else { return (Self { line: None, lease }, None) };
         let (queue, waiting) = mpsc::channel(QUEUE);
@@ -70,7 +75,7 @@ impl Link {
             own,
             queue,
             overflown: AtomicBool::new(false),
-            trust: Mutex::new(Trust::new(own, clock.now().boot)),
+            trust: Mutex::new(Trust::new(own, clock.now().boot, reach)),
             lease: lease.clone(),
             clock,
             woken: Notify::new(),

@@ -86,8 +86,9 @@ impl Next {
 
 #[derive(Clone, Copy, Debug)]
 struct Owed {
-    /// Everything was in order then.
+    /// Everything was in order then, or so long before.
     since: Boot,
+    reach: Duration,
     /// The catch-up that would pay for it.
     under_way: Option<CatchUp>,
 }
@@ -132,8 +133,8 @@ impl std::fmt::Display for Doubt {
 }
 
 impl Trust {
-    /// Nothing is heard yet, and everything since now is owed.
-    pub(super) fn new(own: InstanceId, now: Boot) -> Self {
+    /// Nothing is heard yet, and everything since `reach` before now is owed.
+    pub(super) fn new(own: InstanceId, now: Boot, reach: Duration) -> Self {
         Self {
             own,
             listening: false,
@@ -143,7 +144,7 @@ impl Trust {
             next_own: Next::From(0),
             peers: BTreeMap::new(),
             departed: BTreeMap::new(),
-            owed: Some(Owed { since: now, under_way: None }),
+            owed: Some(Owed { since: now, reach, under_way: None }),
             trusting: false,
             in_order: now,
             catch_ups: 0,
@@ -281,7 +282,7 @@ impl Trust {
                 self.catch_ups += 1;
                 let number = CatchUp(self.catch_ups);
                 owed.under_way = Some(number);
-                Some(Turn::CatchUp { number, gap: now.since(owed.since) })
+                Some(Turn::CatchUp { number, gap: now.since(owed.since) + owed.reach })
             }
             (doubt, _) => {
                 let doubt = doubt.unwrap_or(Doubt::Behind);
@@ -320,8 +321,8 @@ impl Trust {
 
     /// Something may have been missed since everything was in order; a catch-up that has begun does not cover it.
     fn owe(&mut self) {
-        let since = self.owed.map_or(self.in_order, |owed| owed.since);
-        self.owed = Some(Owed { since, under_way: None });
+        let (since, reach) = self.owed.map_or((self.in_order, Duration::ZERO), |owed| (owed.since, owed.reach));
+        self.owed = Some(Owed { since, reach, under_way: None });
     }
 }
 

@@ -15,7 +15,7 @@ fn peer(n: u128) -> InstanceId {
 
 /// Subscribed at 0, heard itself, and caught up: trusting.
 fn trusting() -> Trust {
-    let mut trust = Trust::new(OWN, at(0));
+    let mut trust = Trust::new(OWN, at(0), Duration::ZERO);
     trust.subscribed(at(0));
     echo(&mut trust, 0, 0);
     let Some(Turn::CatchUp { number, .. }) = trust.turn(at(0)) else { panic!("it owes everything since it began") };
@@ -193,7 +193,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut trust = Trust::new(OWN, at(0));
+        let mut trust = Trust::new(OWN, at(0), Duration::ZERO);
         for n in 1..3 {
             trust.peer_seen(Self::id(n), at(0));
         }

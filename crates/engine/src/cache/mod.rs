@@ -6,10 +6,7 @@ mod told;
 use std::{
     fmt,
     hash::{Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::Ordering::SeqCst,
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 

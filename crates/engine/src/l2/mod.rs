@@ -1,9 +1,10 @@
 //! L2: sealed copies of tokens that instances leave for each other in the shared cache.
 //!
-//! A copy is believed only while the bus tells of every change, and while nothing is known to be missing from the
-//! cache: a floor or a newer copy that could not be put there is *owed*, and until it is paid, by raising the floors
-//! of whatever was changed meanwhile, no copy is read. Nothing ever waits for a cache that does not answer: after a
-//! failure it is left alone for a while.
+//! A copy is believed only while the bus tells of every change, and only if nothing younger was told of. So it does
+//! not matter what becomes of the cache: what is outdated in it is known to be. Nothing ever waits for a cache that
+//! does not answer: after a failure it is left alone for a while.
+
+mod floors;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,6 +18,8 @@ use tokenkeep_core::{
     time::{after, between},
 };
 use tokio::sync::Notify;
+
+use self::floors::Floors;
 
 use crate::{
     barrier::Place,
@@ -35,6 +38,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(1);
 /// After the first failure the cache is left alone for so long, after each further one twice as long.
 const REST: Duration = Duration::from_millis(250);
 const LONGEST_REST: Duration = Duration::from_secs(8);
+/// How many changes are remembered: a thousand in every second, and sixteen megabytes then.
+const MOST_FLOORS: usize = 330_000;
 /// How far apart the clocks of two instances may be.
 const SKEW: Duration = Duration::from_secs(30);
 
@@ -55,20 +60,10 @@ pub(crate) struct L2 {
 struct State {
     failures: u32,
     rest_until: Boot,
-    owed: Option<Owed>,
-}
-
-/// Something may be missing from the cache.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Owed {
-    /// What was changed before is there.
-    pub(crate) since: Boot,
-    /// Counts what was not put there, so that what is added during a payment is not taken for paid.
-    losses: u64,
+    floors: Floors,
 }
 
 impl L2 {
-    /// What earlier instances owed, nobody knows: so everything that can still be there is owed at first.
     pub(crate) fn new(
         cache: Option<Arc<dyn SharedCache>>,
         records: Records,
@@ -78,9 +73,8 @@ impl L2 {
         lease: Arc<Lease>,
     ) -> Self {
         let started = clock.now().boot;
-        let since = Boot(started.0.saturating_sub(LIFE));
-        let owed = cache.is_some().then_some(Owed { since, losses: 0 });
-        let state = Mutex::new(State { failures: 0, rest_until: started, owed });
+        let floors = Floors::new(LIFE + SKEW, MOST_FLOORS);
+        let state = Mutex::new(State { failures: 0, rest_until: started, floors });
         Self { cache, records, clock, metrics, condition, lease, state, trouble: Notify::new() }
     }
 
@@ -97,12 +91,13 @@ impl L2 {
     pub(crate) async fn read(&self, id: &ConnectionId) -> Option<TokenCopy> {
         let cache = self.cache.as_ref()?;
         let now = self.clock.now();
-        if !self.lease.holds(now.boot) || self.state().owed.is_some() || self.rests(now.boot) {
+        if !self.lease.holds(now.boot) || self.rests(now.boot) {
             return None;
         }
         let key = self.key(id);
         let copy = self.within(READ_DEADLINE, cache.get(&key)).await.ok()?;
         let copy = copy.and_then(|sealed| self.open(id, &sealed, now.wall));
+        let copy = copy.filter(|copy| self.state().floors.admit(id, copy.generation, now.boot));
         if copy.is_some() { &self.metrics.l2_hits } else { &self.metrics.l2_misses }.inc();
         copy
     }
@@ -125,30 +120,29 @@ impl L2 {
         }
     }
 
-    /// `connection` was changed: its copy takes the place of every older one.
+    /// `connection` was changed here: its copy takes the place of every older one. If it cannot, nobody who reads
+    /// copies believes the older one: they are told of the change.
     pub(crate) async fn changed(&self, connection: &Connection) {
-        if self.cache.is_none() {
-            return;
-        }
         if connection.tokens.access.is_none() {
-            return self.raise(&[(connection.id.clone(), connection.generation)]).await;
-        }
-        let now = self.clock.now().boot;
-        if self.rests(now) || self.put(connection).await.is_err() {
-            self.owe(now);
+            self.raise(&connection.id, connection.generation).await;
+        } else if !self.rests(self.clock.now().boot) {
+            let _ = self.put(connection).await;
         }
     }
 
-    /// No copy older than these is to be served any more.
-    pub(crate) async fn raise(&self, floors: &[(ConnectionId, Generation)]) {
+    /// Takes copies below `floor` away, and lets none in again.
+    pub(crate) async fn raise(&self, id: &ConnectionId, floor: Generation) {
         let Some(cache) = &self.cache else { return };
-        let floors: Vec<_> = floors.iter().map(|(id, floor)| (self.key(id), floor.0)).collect();
-        let now = self.clock.now().boot;
-        if floors.is_empty() {
-            return;
+        if !self.rests(self.clock.now().boot) {
+            let _ = self.within(WRITE_DEADLINE, cache.raise(&[(self.key(id), floor.0)], LIFE)).await;
         }
-        if self.rests(now) || self.within(WRITE_DEADLINE, cache.raise(&floors, LIFE)).await.is_err() {
-            self.owe(now);
+    }
+
+    /// This instance was told that `id` changed: it believes no copy below `floor` any more.
+    pub(crate) fn told(&self, id: &ConnectionId, floor: Generation) {
+        if self.cache.is_some() {
+            let now = self.clock.now().boot;
+            self.state().floors.raise(id, floor, now);
         }
     }
 
@@ -209,36 +203,16 @@ impl L2 {
         now < self.state().rest_until
     }
 
-    fn owe(&self, now: Boot) {
-        let mut state = self.state();
-        let (since, losses) = state.owed.map_or((now, 0), |owed| (owed.since, owed.losses + 1));
-        state.owed = Some(Owed { since, losses });
-        drop(state);
-        self.trouble.notify_one();
-    }
-
-    /// Waits until the cache is in trouble, then until it answers again; says what is owed to it by then.
-    pub(crate) async fn answers_again(&self) -> Option<Owed> {
-        let cache = self.cache.as_ref()?;
+    /// Asks a cache that failed now and then whether it is back, for ever: there may be nobody else who asks.
+    pub(crate) async fn watch(&self) {
+        let Some(cache) = &self.cache else { return };
         loop {
-            let owed = self.state().owed;
-            if owed.is_none() && self.condition.is_well() {
+            if self.condition.is_well() {
                 self.trouble.notified().await;
-                continue;
             }
             let rest_until = self.state().rest_until;
             self.clock.sleep_until(rest_until).await;
-            if self.within(WRITE_DEADLINE, cache.ping()).await.is_ok() && owed.is_some() {
-                return owed;
-            }
-        }
-    }
-
-    /// The floors of all that was changed since `owed` was said were raised.
-    pub(crate) fn paid(&self, owed: Owed) {
-        let mut state = self.state();
-        if state.owed.is_some_and(|now| now.losses == owed.losses) {
-            state.owed = None;
+            let _ = self.within(WRITE_DEADLINE, cache.ping()).await;
         }
     }
 
