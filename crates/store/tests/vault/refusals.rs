@@ -8,7 +8,6 @@ use crate::support::Fake;
 async fn refusal(options: VaultOptions) -> String {
     let said = Vault::connect(options).await.unwrap_err().to_string();
     assert!(!said.contains("hvs."), "{said}");
-    println!("{said}");
     said
 }
 
