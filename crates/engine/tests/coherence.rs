@@ -371,7 +371,7 @@ async fn a_copy_that_outlived_its_connection_in_an_outage_is_never_served() {
     pair.pass(millis(100)).await;
     cache.come_up();
     assert_eq!(cache.keys(), [COPY], "nobody could take it away");
-    pair.pass(secs(2)).await;
+    pair.pass(secs(60)).await;
     assert!(pair.is_refused_on_two().await);
     // Nor by an instance that was not there when it was deleted.
     let three = pair.world.engine(3, None).await;

@@ -112,7 +112,7 @@ impl L2 {
         copy.filter(|copy| between(copy.copied_at, now) <= LIFE && copy.copied_at <= after(now, SKEW))
     }
 
-    /// Leaves a copy of what the store showed. Nothing is owed if that fails.
+    /// Leaves a copy of what the store showed. It does not matter if that fails.
     pub(crate) async fn fill(&self, connection: &Connection) {
         let now = self.clock.now().boot;
         if self.lease.holds(now) && !self.rests(now) {
