@@ -236,7 +236,7 @@ pub fn bare() -> PutTokens {
 /// A store in memory that can be cut off.
 #[derive(Debug, Default)]
 pub struct Switchable {
-    inner: Memory,
+    inner: Arc<Memory>,
     /// Nothing is answered.
     pub down: AtomicBool,
     /// Connections are not written.
@@ -256,6 +256,11 @@ pub struct Switchable {
 }
 
 impl Switchable {
+    /// The same records with switches of their own: what one more instance reaches them by.
+    pub fn attached(&self) -> Self {
+        Self { inner: self.inner.clone(), ..Self::default() }
+    }
+
     async fn up(&self) -> Result<(), StoreError> {
         if self.lets_others_in.load(SeqCst) {
             tokio::task::yield_now().await;
