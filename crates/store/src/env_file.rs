@@ -83,18 +83,20 @@ impl EnvFile {
         let life = BASE64_URL_SAFE_NO_PAD.encode(&entropy.bytes32()[..12]);
         let mut state = State { records: Records::default(), others: Vec::new(), life, writes: 0 };
         let Some(path) = path else { return Ok(Self { state: Arc::new(Mutex::new(state)), path: None, lock: None }) };
-        let failed = |source| EnvFileError::Io { path: path.to_owned(), source };
+        // Where a link leads to, so that the link stays one.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let failed = |source| EnvFileError::Io { path: path.clone(), source };
         let lock = private().write(true).create(true).truncate(false).open(beside(path, "lock")).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => EnvFileError::InUse { path: path.to_owned() },
+            fs::TryLockError::WouldBlock => EnvFileError::InUse { path: path.clone() },
             fs::TryLockError::Error(source) => failed(source),
         })?;
         match fs::read_to_string(path) {
-            Ok(text) => state.read(&text).map_err(|line| EnvFileError::Corrupt { path: path.to_owned(), line })?,
+            Ok(text) => state.read(&text).map_err(|line| EnvFileError::Corrupt { path: path.clone(), line })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        Ok(Self { state: Arc::new(Mutex::new(state)), path: Some(path.to_owned()), lock: Some(lock) })
+        Ok(Self { state: Arc::new(Mutex::new(state)), path: Some(path.clone()), lock: Some(lock) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,7 +107,7 @@ impl EnvFile {
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut State) -> (T, bool) + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<(T, Kept), StoreError> {
         let (state, path) = (self.state.clone(), self.path.clone());
         let changed = tokio::task::spawn_blocking(move || {
             let mut state = lock(&state);
@@ -113,9 +115,9 @@ impl EnvFile {
             let (answer, has_changed) = change(&mut state);
             let written = match path.filter(|_| has_changed) {
                 Some(path) => write(&path, &state.text()),
-                None => Ok(()),
+                None => Ok(Kept::Surely),
             };
-            written.map(|()| answer).map_err(|error| {
+            written.map(|kept| (answer, kept)).map_err(|error| {
                 state.records = before;
                 StoreError::Unavailable { reason: format!("the file cannot be written: {error}"), retry_after: None }
             })
@@ -130,15 +132,18 @@ impl EnvFile {
         record: impl FnOnce(Version) -> Record + Send + 'static,
         expect: Option<Version>,
     ) -> Result<Put, StoreError> {
-        self.change(move |state| {
+        let changed = self.change(move |state| {
             state.writes += 1;
             let version = Version(format!("{}.{}", state.life, state.writes));
             let expect = expect.as_ref().map_or(Expect::Absent, Expect::Version);
             let put = state.records.replace(record(version), expect);
             let has_changed = matches!(put, Put::Committed(_));
             (put, has_changed)
-        })
-        .await
+        });
+        match changed.await? {
+            (put, Kept::Surely) => Ok(put),
+            (_, Kept::Perhaps) => Ok(Put::Unknown),
+        }
     }
 }
 
@@ -185,15 +190,24 @@ fn private() -> OpenOptions {
     options
 }
 
+/// Whether what was written survives the loss of power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Surely,
+    /// The file is there, but its folder may still name the one before.
+    Perhaps,
+}
+
 /// Puts `text` in the place of the file, whole or not at all.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, text: &str) -> io::Result<Kept> {
     let draft = beside(path, "new");
     let mut file = private().write(true).create(true).truncate(true).open(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    let kept = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(if kept.is_ok() { Kept::Surely } else { Kept::Perhaps })
 }
 
 impl fmt::Debug for EnvFile {
@@ -248,11 +262,12 @@ impl Store for EnvFile {
         limit: u32,
         until: Timestamp,
     ) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
-        Box::pin(self.change(move |state| {
+        let claimed = self.change(move |state| {
             let claimed = state.records.claim(kind, due_before, limit, until);
             let has_changed = !claimed.is_empty();
             (claimed, has_changed)
-        }))
+        });
+        Box::pin(async { Ok(claimed.await?.0) })
     }
 
     fn count<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Count, StoreError>> {
@@ -260,10 +275,11 @@ impl Store for EnvFile {
     }
 
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(self.change(move |state| {
+        let swept = self.change(move |state| {
             let swept = state.records.sweep(now);
             (swept, swept > 0)
-        }))
+        });
+        Box::pin(async { Ok(swept.await?.0) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -65,6 +65,19 @@ async fn records_come_back_and_other_lines_stay() {
 }
 
 #[tokio::test]
+async fn a_link_leads_to_the_file_and_stays_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("there.env"), dir.path().join(".env"));
+    fs::write(&path, "A=b\n").unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let store = open(&link).unwrap();
+    assert!(matches!(store.put(&record("a"), Expect::Absent).await, Ok(Put::Committed(_))));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::read_to_string(&path).unwrap().contains("TOKENKEEP_RECORD_1="));
+    assert!(matches!(open(&path), Err(EnvFileError::InUse { .. })), "both names are one file");
+}
+
+#[tokio::test]
 async fn one_process_has_it_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(".env");

@@ -51,7 +51,7 @@ use tokenkeep_core::ports::{
     BoxFuture, Count, Entropy, Expect, Filter, Kind, Page, Put, Query, Reach, Record, RecordKey, Scope, Store,
     StoreDescription, StoreError, Version,
 };
-pub use transit::{Transit, TransitOptions};
+pub use transit::{Transit, TransitError, TransitOptions};
 
 use self::{
     change::{Change, change, put_failed},

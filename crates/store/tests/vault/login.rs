@@ -44,3 +44,81 @@ async fn a_role_is_let_in_by_a_real_server() {
     committed(store.put(&record, Expect::Absent).await.unwrap());
     assert!(store.get(&record.key).await.unwrap().is_some());
 }
+
+fn logins(fake: &Fake) -> usize {
+    fake.vault.take_requests().iter().filter(|request| request.path == "auth/approle/login").count()
+}
+
+/// Good for ten minutes at a time, for ever.
+const RENEWABLE: Life = Life { ttl: Some(Duration::from_mins(10)), max: Duration::MAX, renewable: true };
+
+/// Uses the store for more than two hours.
+async fn outlives_its_token(fake: &Fake, auth: VaultAuth) {
+    let store = Vault::connect(fake.with_auth(auth)).await.unwrap();
+    for _ in 0..20 {
+        fake.clock.advance(Duration::from_mins(7));
+        store.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_before_it_ends() {
+    let fake = Fake::start().await;
+    let token = fake.vault.token("", Policy::root(), RENEWABLE);
+    outlives_its_token(&fake, VaultAuth::Token(token.as_str().into())).await;
+}
+
+/// A secret id may be good for one login only: then renewal is all there is.
+#[tokio::test]
+async fn a_role_that_logs_in_once_lives_by_renewal() {
+    let fake = Fake::start().await;
+    let (role, secret) = fake.vault.app_role("", Policy::root(), RENEWABLE, Some(1));
+    outlives_its_token(&fake, VaultAuth::app_role(role, secret.as_str().into())).await;
+    assert_eq!(logins(&fake), 1);
+}
+
+/// One that is good for longer than it can be renewed ends, and says so; reads before that go on.
+#[tokio::test]
+async fn a_token_at_its_last_end_is_unavailable() {
+    let fake = Fake::start().await;
+    let life = Life { ttl: Some(Duration::from_mins(10)), max: Duration::from_mins(15), renewable: true };
+    let token = VaultAuth::Token(fake.vault.token("", Policy::root(), life).as_str().into());
+    let store = Vault::connect(fake.with_auth(token)).await.unwrap();
+    for _ in 0..2 {
+        fake.clock.advance(Duration::from_mins(7));
+        store.ping().await.unwrap();
+    }
+    fake.clock.advance(Duration::from_mins(2));
+    let ended = store.ping().await.unwrap_err().to_string();
+    assert!(ended.contains("the Vault token has expired"), "{ended}");
+}
+
+/// As after a restart of a development server, or when somebody revokes by prefix.
+#[tokio::test]
+async fn a_role_whose_token_was_revoked_logs_in_anew_once() {
+    let fake = Fake::start().await;
+    let life = Life { ttl: Some(Duration::from_hours(1)), max: Duration::MAX, renewable: true };
+    let (role, secret) = fake.vault.app_role("", Policy::root(), life, None);
+    let store = Vault::connect(fake.with_auth(VaultAuth::app_role(role, secret.as_str().into()))).await.unwrap();
+    fake.clock.advance(Duration::from_mins(1));
+    assert_eq!(fake.vault.revoke_all(), 1);
+    logins(&fake);
+    committed(store.put(&record("a"), Expect::Absent).await.unwrap());
+    assert_eq!(logins(&fake), 1);
+}
+
+/// It does not hammer the server with logins that change nothing.
+#[tokio::test]
+async fn a_role_that_may_not_is_not_logged_in_for_each_refusal() {
+    let fake = Fake::start().await;
+    let all = vec!["create", "read", "update", "delete", "list"];
+    let (role, secret) = fake.vault.app_role("", Policy(vec![("secret/*".into(), all)]), Life::ENDLESS, None);
+    let store = Vault::connect(fake.with_auth(VaultAuth::app_role(role, secret.as_str().into()))).await.unwrap();
+    fake.clock.advance(Duration::from_mins(1));
+    fake.vault.fail_always(Some(tokenkeep_testkit::vault::VaultFault::Proxy(403)));
+    logins(&fake);
+    for _ in 0..50 {
+        assert!(store.ping().await.is_err());
+    }
+    assert!(logins(&fake) <= 1);
+}

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "who supports a test may panic like it")]
 
 mod conformance;
+mod contract;
 mod failures;
 mod login;
 mod refusals;

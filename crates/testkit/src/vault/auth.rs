@@ -110,7 +110,7 @@ impl Doors {
         let (true, Some(ttl)) = (token.life.renewable, token.life.ttl) else {
             return Reply::error(400, "lease is not renewable");
         };
-        token.ends = Some((now + ttl).min(token.born + token.life.max));
+        token.ends = Some((now + ttl).min(Boot(token.born.0.saturating_add(token.life.max))));
         self.granted(id, now)
     }
 

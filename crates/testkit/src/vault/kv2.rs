@@ -184,16 +184,8 @@ impl Kv2 {
         Reply::nothing()
     }
 
-    /// "Folders are suffixed with /. The input must be a folder; list on a file will not return a value."
     fn list(&self, folder: &str) -> Reply {
-        let folder = match folder.trim_end_matches('/') {
-            "" => String::new(),
-            folder => format!("{folder}/"),
-        };
-        let below = self.keys.keys().filter_map(|key| key.strip_prefix(&folder));
-        let mut names: Vec<_> = below.map(|rest| rest.split_inclusive('/').next().unwrap_or(rest)).collect();
-        names.dedup();
-        if names.is_empty() { Reply::absent() } else { Reply::data(&json!({"keys": names})) }
+        Reply::names(self.keys.keys(), folder)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Vault's HTTP API on a loopback port: KV version 2, Transit, AppRole and tokens, by the letter of the documentation
+//! Vault's HTTP API on a loopback port: both versions of KV, Transit, AppRole and tokens, by the letter of the documentation
 //! that each file names, with a switch for each way in which it can fail.
 //!
 //! ```
@@ -13,6 +13,7 @@
 //! ```
 
 mod auth;
+mod kv1;
 mod kv2;
 mod reply;
 mod transit;
@@ -37,6 +38,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use self::{
     auth::{Doors, Role},
+    kv1::Kv1,
     kv2::Kv2,
     reply::Reply,
     transit::Transit,
@@ -108,6 +110,7 @@ struct Inside {
 
 #[derive(Debug)]
 enum Engine {
+    Kv1(Kv1),
     Kv2(Kv2),
     Transit(Transit),
     /// Another, that is only there.
@@ -184,6 +187,11 @@ impl FakeVault {
     /// Mounts a KV engine of version 2.
     pub fn mount_kv2(&self, namespace: &str, path: &str) {
         self.state().mounts.insert((namespace.into(), path.into()), Engine::Kv2(Kv2::default()));
+    }
+
+    /// Mounts a KV engine of version 1.
+    pub fn mount_kv1(&self, path: &str) {
+        self.state().mounts.insert((String::new(), path.into()), Engine::Kv1(Kv1::default()));
     }
 
     /// Mounts an engine of another kind, which does nothing.
@@ -352,6 +360,7 @@ impl Inside {
         let Some(mount) = mount else { return Reply::no_handler(path) };
         let below = &path[mount.1.len() + 1..];
         match self.mounts.get_mut(&mount) {
+            Some(Engine::Kv1(kv)) => kv.answer(method, below, body),
             Some(Engine::Kv2(kv)) => kv.answer(method, below, body, now.wall),
             Some(Engine::Transit(transit)) => transit.answer(method, below, body, shared.entropy.bytes32()),
             Some(Engine::Other(_)) | None => Reply::unsupported(),
@@ -361,6 +370,7 @@ impl Inside {
     /// What the web interface asks; a mount that is not there is denied like one that may not be seen.
     fn mount(&self, namespace: &str, path: &str) -> Reply {
         match self.mounts.get(&(namespace.to_owned(), path.to_owned())).filter(|_| self.tells_mounts) {
+            Some(Engine::Kv1(_)) => Reply::data(&json!({"type": "kv", "options": {"version": "1"}})),
             Some(Engine::Kv2(_)) => Reply::data(&json!({"type": "kv", "options": {"version": "2"}})),
             Some(Engine::Transit(_)) => Reply::data(&json!({"type": "transit", "options": null})),
             Some(Engine::Other(kind)) => Reply::data(&json!({"type": kind, "options": null})),

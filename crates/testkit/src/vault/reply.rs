@@ -37,6 +37,19 @@ impl Reply {
         Self::json(status, &json!({"errors": [], "warnings": [warning]}))
     }
 
+    /// What stands in a folder: "Folders are suffixed with /. The input must be a folder; list on a file will not return
+    /// a value."
+    pub(super) fn names<'a>(keys: impl Iterator<Item = &'a String>, folder: &str) -> Self {
+        let folder = match folder.trim_end_matches('/') {
+            "" => String::new(),
+            folder => format!("{folder}/"),
+        };
+        let below = keys.filter_map(|key| key.strip_prefix(&folder));
+        let mut names: Vec<_> = below.map(|rest| rest.split_inclusive('/').next().unwrap_or(rest)).collect();
+        names.dedup();
+        if names.is_empty() { Self::absent() } else { Self::data(&json!({"keys": names})) }
+    }
+
     /// Of a key that is not there.
     pub(super) fn absent() -> Self {
         Self::json(404, &json!({"errors": []}))
