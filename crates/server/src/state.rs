@@ -1,6 +1,6 @@
 //! What every handler can reach.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use tokenkeep_core::ports::{Clock, Entropy};
 use tokenkeep_engine::Engine;
@@ -8,12 +8,24 @@ use url::Url;
 
 use crate::metrics::Metrics;
 
-/// What every handler can reach. Cheap to clone.
+/// What every handler can reach. Cheap to clone: layers, handlers and extractors each have one of their own.
 #[derive(Clone, Debug)]
-pub struct AppState {
+pub struct AppState(Arc<Reach>);
+
+/// The same, in one place.
+#[derive(Debug)]
+pub struct Reach {
     pub(crate) engine: Engine,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
+}
+
+impl Deref for AppState {
+    type Target = Reach;
+
+    fn deref(&self) -> &Reach {
+        &self.0
+    }
 }
 
 /// What an installation can set, beside what the engine was told.
@@ -29,7 +41,7 @@ impl AppState {
     pub fn new(engine: Engine, settings: Settings) -> Self {
         let metrics = Metrics::new();
         engine.metrics().register(|registry| metrics.register(registry));
-        Self { engine, metrics, settings }
+        Self(Arc::new(Reach { engine, metrics, settings }))
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
