@@ -30,7 +30,8 @@ use crate::{report::Report, service};
 #[derive(clap::Args)]
 pub struct Arguments {
     /// How many replies it holds.
-    #[arg(long, default_value_t = 20)]
+    // Ten refusals at once would pause the integration, and who is refused then is not marked but asked again.
+    #[arg(long, default_value_t = 9)]
     connections: usize,
     #[command(flatten)]
     common: Common,
