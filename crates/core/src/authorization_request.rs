@@ -25,7 +25,7 @@ pub struct ProofHash(pub [u8; 32]);
 
 impl ProofHash {
     /// Compares in constant time.
-    fn matches(&self, other: &ProofHash) -> bool {
+    pub(crate) fn matches(&self, other: &ProofHash) -> bool {
         verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 }

@@ -88,6 +88,11 @@ name! {
     IntegrationId, "integration", slug
 }
 
+name! {
+    /// A client's `client_id` (RFC 6749 2.2): one that we drew, one that an operator chose, or the address of a document.
+    ClientId, "client_id", visible
+}
+
 /// What stands where no tenant or subject is named.
 pub const DEFAULT: &str = "_default";
 
@@ -126,6 +131,17 @@ fn opaque(value: &str) -> Option<&'static str> {
         _ if !value.bytes().all(|b| b.is_ascii_graphic() || b == b' ') => {
             Some("holds something else than printable ASCII")
         }
+        _ => None,
+    }
+}
+
+/// Client ids: 1-255 printable ASCII characters without spaces. (RFC 6749 A.1 allows spaces; nobody uses them, and lists
+/// are easier to read without.)
+fn visible(value: &str) -> Option<&'static str> {
+    match value {
+        "" => Some("is empty"),
+        _ if value.len() > 255 => Some("is longer than 255 characters"),
+        _ if !value.bytes().all(|b| b.is_ascii_graphic()) => Some("holds something else than printable ASCII"),
         _ => None,
     }
 }
@@ -241,6 +257,15 @@ ulid_id! {
 ulid_id! {
     /// One connect, from its link to its end.
     ConnectId
+}
+
+ulid_id! {
+    /// What a subject allowed a client.
+    GrantId
+}
+ulid_id! {
+    /// One pending authorization at our own server.
+    InteractionId
 }
 
 /// The number of a connection's TokenSet. Every committed reply adds one; it survives deletion and never goes back.

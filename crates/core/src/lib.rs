@@ -8,24 +8,34 @@
 pub mod api_key;
 pub mod authorization_request;
 pub mod change;
+pub mod client;
 pub mod connection;
+pub mod grant;
 pub mod id;
 pub mod integration;
+pub mod interaction;
 pub mod ports;
 pub mod provider;
 pub mod refresh;
+pub mod signing_keys;
 pub mod time;
+pub mod voided;
 
 pub use api_key::{Action, ApiKey, ApiKeyHash, Role};
 pub use authorization_request::AuthorizationRequest;
+pub use client::{Client, ClientOrigin, ClientSecretHash};
 pub use connection::{
     AccessToken, Alternate, Attempt, Connection, Deleted, Fingerprint, Freshness, Health, LastError, Phase,
     RefreshPolicy, RenewBy, Renewal, Spent, Status, TokenSet, freshness,
 };
+pub use grant::Grant;
 pub use id::{
-    ApiKeyId, AttemptId, ConnectId, ConnectionId, Generation, Incarnation, InstanceId, IntegrationId,
-    InvalidIdentifier, ProviderId, Subject, Tenant,
+    ApiKeyId, AttemptId, ClientId, ConnectId, ConnectionId, Generation, GrantId, Incarnation, InstanceId,
+    IntegrationId, InteractionId, InvalidIdentifier, ProviderId, Subject, Tenant,
 };
 pub use integration::{ClientSigningKey, ConnectGrant, Integration, ManagedBy, Rejection};
+pub use interaction::Interaction;
 pub use provider::{Provider, Rotation};
+pub use signing_keys::{SigningKey, SigningKeys};
 pub use time::{Boot, Now};
+pub use voided::Voided;

@@ -54,6 +54,14 @@ registry! {
     INSUFFICIENT_SCOPE = "insufficient_scope";
     /// RFC 8707 2: the resource is unknown or not allowed.
     INVALID_TARGET = "invalid_target";
+    /// RFC 7591 3.2.2: a redirect URI cannot be registered.
+    INVALID_REDIRECT_URI = "invalid_redirect_uri";
+    /// RFC 7591 3.2.2: what a client says of itself cannot be registered.
+    INVALID_CLIENT_METADATA = "invalid_client_metadata";
+    /// OIDC Core 3.1.2.6: request objects are not taken.
+    REQUEST_NOT_SUPPORTED = "request_not_supported";
+    /// OIDC Core 3.1.2.6: request objects are not fetched.
+    REQUEST_URI_NOT_SUPPORTED = "request_uri_not_supported";
     /// OIDC Core 3.1.2.6: the user must do something first.
     INTERACTION_REQUIRED = "interaction_required";
     /// OIDC Core 3.1.2.6: the user must sign in.

@@ -13,6 +13,7 @@
 //! | [`device`] | 8628: a code shown here and typed in elsewhere |
 //! | [`revoke`] | 7009: take a token back |
 //! | [`discovery`], [`id_token`] | 8414, OIDC: what an issuer says of itself, and who signed in |
+//! | [`issuer`] | 6749, 7591, 8707, ...: the other side, where we are the server |
 //! | [`errors`], [`text`], [`endpoint`] | what others wrote, made safe to keep, to show, to send secrets to |
 //!
 //! A refresh, from the stored token to the next one:
@@ -55,6 +56,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod errors;
 pub mod id_token;
+pub mod issuer;
 pub mod params;
 pub mod pkce;
 mod reply;

@@ -79,14 +79,35 @@ pub enum Kind {
     ApiKey,
     /// A process that serves, or served.
     Instance,
+    /// A client of our authorization server.
+    Client,
+    /// What a subject allowed a client.
+    Grant,
+    /// A pending authorization at our own server.
+    Interaction,
+    /// The keys that sign access tokens.
+    SigningKeys,
+    /// That one access token, which nothing else keeps, counts no more; or that one assertion was used.
+    Voided,
     /// What the installation keeps about itself (the proof that the root key is the right one).
     Meta,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::Connection, Kind::AuthorizationRequest, Kind::Integration, Kind::ApiKey, Kind::Instance, Kind::Meta];
+    pub const ALL: [Kind; 11] = [
+        Kind::Connection,
+        Kind::AuthorizationRequest,
+        Kind::Integration,
+        Kind::ApiKey,
+        Kind::Instance,
+        Kind::Client,
+        Kind::Grant,
+        Kind::Interaction,
+        Kind::SigningKeys,
+        Kind::Voided,
+        Kind::Meta,
+    ];
 
     /// The stored name.
     pub fn as_str(self) -> &'static str {
@@ -96,6 +117,11 @@ impl Kind {
             Kind::Integration => "integration",
             Kind::ApiKey => "api_key",
             Kind::Instance => "instance",
+            Kind::Client => "client",
+            Kind::Grant => "grant",
+            Kind::Interaction => "interaction",
+            Kind::SigningKeys => "signing_keys",
+            Kind::Voided => "voided",
             Kind::Meta => "meta",
         }
     }
@@ -124,11 +150,12 @@ pub struct Version(pub String);
 /// A label's name. At most one value each; the name is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LabelName {
-    /// The integration of a connection, or the provider of an integration.
+    /// Who stands on the other side: the integration of a connection, the provider of an integration, the client of a
+    /// grant.
     Provider,
     /// The subject, or its keyed hash.
     Subject,
-    /// The connection an authorization request is for, hashed.
+    /// The connection that an authorization request is for, or that a grant rests on, hashed.
     Connection,
 }
 

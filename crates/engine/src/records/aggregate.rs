@@ -3,7 +3,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use tokenkeep_core::{
-    ConnectionId, Subject, Tenant,
+    ClientId, ConnectionId, Subject, Tenant,
     ports::{Kind, LabelName, RecordKey},
 };
 use zeroize::Zeroizing;
@@ -70,6 +70,11 @@ impl Labels<'_> {
     /// The value of [`LabelName::Subject`].
     pub fn subject(&self, subject: &Subject) -> String {
         if self.hash_subjects { self.hashes.label(subject.as_str()) } else { subject.as_str().to_owned() }
+    }
+
+    /// The value of [`LabelName::Provider`] for what a client was given. An id may be longer than a label: hashed.
+    pub fn client(&self, id: &ClientId) -> String {
+        self.hashes.label(id.as_str())
     }
 
     /// A tenant where its name does not fit: always hashed.

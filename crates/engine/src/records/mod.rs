@@ -3,11 +3,16 @@
 mod aggregate;
 mod api_key;
 mod authorization_request;
+mod client;
 mod connection;
 mod copy;
+mod grant;
 mod held;
 mod instance;
 mod integration;
+mod interaction;
+mod signing_keys;
+mod voided;
 mod wire;
 
 use std::{
@@ -279,6 +284,16 @@ impl Records {
         until: Timestamp,
     ) -> Result<Vec<Item<T>>, StoreError> {
         Ok(self.items(self.asked(self.store.claim(T::KIND, due_before, limit, until).await)?))
+    }
+
+    /// A filter for the grants of `client`.
+    pub fn of_client(&self, client: &tokenkeep_core::ClientId) -> Filter {
+        Filter::Label(LabelName::Provider, self.labels().client(client))
+    }
+
+    /// A filter for what rests on `connection`.
+    pub fn of_connection(&self, connection: &tokenkeep_core::ConnectionId) -> Filter {
+        Filter::Label(LabelName::Connection, self.labels().connection(connection))
     }
 
     /// A filter for the connections of `subject`, as this installation labels them.

@@ -55,6 +55,18 @@ pub(super) fn malformed(at: usize) -> DecodeError {
 #[serde(transparent)]
 pub(super) struct Exposed<'a>(#[serde(borrow)] Cow<'a, str>);
 
+impl<'a> From<&'a str> for Exposed<'a> {
+    fn from(secret: &'a str) -> Self {
+        Self(Cow::Borrowed(secret))
+    }
+}
+
+impl Exposed<'_> {
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 impl<'a> From<&'a Secret> for Exposed<'a> {
     fn from(secret: &'a Secret) -> Self {
         Self(Cow::Borrowed(secret.expose_secret()))

@@ -1,0 +1,19 @@
+//! The other side of the wire: what an authorization server is asked, and what it answers.
+//!
+//! | room | RFC |
+//! |---|---|
+//! | [`client`], [`redirect_uri`] | 7591, 8252, 9700 4.1: what clients say of themselves, where answers may go |
+//! | [`authorize`], [`scope`], [`resource`] | 6749 4.1, 7636, 8707, 9207: what is asked for, and the answer by redirect |
+//! | [`token`], [`form`] | 6749 2.3, 3.2: which client asks, and what it brings |
+//! | [`jws`] | 7515, 7638: our own keys |
+//! | [`error`] | 6749 5.2, 6750 3.1, 7591 3.2.2: how it is refused |
+
+pub mod authorize;
+pub mod client;
+pub mod error;
+pub mod form;
+pub mod jws;
+pub mod redirect_uri;
+pub mod resource;
+pub mod scope;
+pub mod token;
