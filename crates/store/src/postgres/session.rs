@@ -1,7 +1,10 @@
 //! How statements reach the server.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     PostgresOptions,
@@ -19,7 +22,10 @@ use super::{
 };
 
 /// How often a statement is sent again that others were in the way of.
-const RETRIES: u32 = 5;
+const RETRIES: u32 = 8;
+
+/// How long it steps back before the first of them; before each that follows, twice as long.
+const STEP_BACK: Duration = Duration::from_millis(1);
 
 /// How much longer than the server an answer is waited for: when it does not come by then, it is lost.
 const GRACE: Duration = Duration::from_secs(1);
@@ -41,6 +47,7 @@ pub(super) struct Session {
     pooled: bool,
     statement_timeout: Duration,
     health: Arc<Health>,
+    steps: AtomicU32,
 }
 
 impl Session {
@@ -66,7 +73,7 @@ impl Session {
                 })
             })
             .connect_lazy_with(connect);
-        Self { pool, pooled, statement_timeout: options.statement_timeout, health }
+        Self { pool, pooled, statement_timeout: options.statement_timeout, health, steps: AtomicU32::new(0) }
     }
 
     /// Sends `statement` and gathers its rows.
@@ -92,7 +99,12 @@ impl Session {
                 self.lost(&mut connection);
             }
             match left {
-                Left::NothingYet if retries < RETRIES => retries += 1,
+                Left::NothingYet if retries < RETRIES => {
+                    // Who waits holds no connection that others want.
+                    drop(connection);
+                    sleep(self.step_back(retries)).await;
+                    retries += 1;
+                }
                 Left::NoConnection if !reconnected => reconnected = true,
                 Left::Doubt if !reconnected && access == Access::Read => reconnected = true,
                 Left::Doubt => return Err(Failure::InDoubt(store_error(&error))),
@@ -101,6 +113,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Between half and one and a half times the step, spread by the golden ratio: who met do not meet again.
+    fn step_back(&self, retries: u32) -> Duration {
+        let spread = self.steps.fetch_add(0x9E37_79B9, Relaxed);
+        (STEP_BACK * 2_u32.pow(retries)).mul_f64(0.5 + f64::from(spread) / f64::from(u32::MAX))
     }
 
     /// Closes what is idle now, and the rest as it comes back.

@@ -133,7 +133,7 @@ async fn serialization_failures_are_retried_a_few_times() {
     let reason = reason_of(store.put(&record("b"), Expect::Absent).await);
     assert!(reason.contains("40P01"), "{reason}");
     let tries: i64 = database.row("SELECT last_value FROM tries").await.get(0);
-    assert_eq!(tries, 4 + 6);
+    assert_eq!(tries, 4 + 9);
     assert_eq!(read(&store, "b").await, None);
 }
 
