@@ -14,6 +14,7 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -164,6 +165,19 @@ impl TokenKey {
         Ok(text.into())
     }
 
+    /// Signs anything, for tests of what must not be believed although we signed it.
+    #[cfg(test)]
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, BadKey> {
+        let mut signature = [0; 512];
+        let length = self.pair.sign(message, &mut signature)?;
+        Ok(signature[..length].to_vec())
+    }
+
+    /// `base64url(header).`, with which every token of this key begins.
+    pub(super) fn header(&self) -> &str {
+        &self.header
+    }
+
     /// Whether `signature` is this key's, under `signed`.
     pub fn verify(&self, signed: &[u8], signature: &[u8]) -> bool {
         match &self.pair {
@@ -222,6 +236,32 @@ impl Pair {
             (_, None) => Vec::new(),
         };
         BASE64_URL_SAFE_NO_PAD.encode(hashed)
+    }
+}
+
+/// What a JWT says of itself (RFC 7515 4.1), to be believed only as far as the key bears it out.
+#[derive(Debug, Deserialize)]
+pub(super) struct JoseHeader {
+    pub(super) alg: String,
+    pub(super) kid: Option<String>,
+    typ: Option<String>,
+    crit: Option<IgnoredAny>,
+}
+
+impl JoseHeader {
+    /// Reads the first part of a JWT. One with critical extensions is refused (RFC 7515 4.1.11): we understand none.
+    pub(super) fn parse(encoded: &str) -> Option<Self> {
+        let text = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok()?;
+        serde_json::from_slice(&text).ok().filter(|header: &Self| header.crit.is_none())
+    }
+
+    /// Whether it says to be of this type. Media types compare without case, and `application/` may be left out
+    /// (RFC 7515 4.1.9).
+    pub(super) fn has_type(&self, wanted: &str) -> bool {
+        self.typ.as_deref().is_some_and(|typ| {
+            let short = typ.split_once('/').filter(|(kind, _)| kind.eq_ignore_ascii_case("application"));
+            short.map_or(typ, |(_, short)| short).eq_ignore_ascii_case(wanted)
+        })
     }
 }
 

@@ -6,8 +6,10 @@
 //! | [`authorize`], [`scope`], [`resource`] | 6749 4.1, 7636, 8707, 9207: what is asked for, and the answer by redirect |
 //! | [`token`], [`form`] | 6749 2.3, 3.2: which client asks, and what it brings |
 //! | [`jws`] | 7515, 7638: our own keys |
+//! | [`access_token`] | 9068: what they sign |
 //! | [`error`] | 6749 5.2, 6750 3.1, 7591 3.2.2: how it is refused |
 
+pub mod access_token;
 pub mod authorize;
 pub mod client;
 pub mod error;
