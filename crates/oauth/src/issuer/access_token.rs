@@ -421,6 +421,7 @@ mod tests {
         }
         let twice = payload(&json!({})).replace(r#""exp":4600"#, r#""exp":4600,"exp":9999999"#);
         assert_eq!(read(&twice), Err(E::Malformed));
+        assert_eq!(read(&payload(&json!({"more": "x".repeat(MAX_LEN)}))), Err(E::Malformed));
         assert_eq!(read("[]"), Err(E::Malformed));
         assert_eq!(read(""), Err(E::Malformed));
     }

@@ -7,14 +7,20 @@
 //! | [`token`], [`form`] | 6749 2.3, 3.2: which client asks, and what it brings |
 //! | [`jws`] | 7515, 7638: our own keys |
 //! | [`access_token`] | 9068: what they sign |
-//! | [`error`] | 6749 5.2, 6750 3.1, 7591 3.2.2: how it is refused |
+//! | [`introspection`] | 7662 2.2: what a token is worth |
+//! | [`metadata`] | 8414, 9728: what we say of ourselves and of what we protect |
+//! | [`error`], [`challenge`] | 6749 5.2, 6750 3.1, 7591 3.2.2, 9728 5.1: how it is refused |
 
 pub mod access_token;
+pub mod assertion;
 pub mod authorize;
+pub mod challenge;
 pub mod client;
 pub mod error;
 pub mod form;
+pub mod introspection;
 pub mod jws;
+pub mod metadata;
 pub mod redirect_uri;
 pub mod resource;
 pub mod scope;
