@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{error::OAuthError, redirect_uri::RedirectUri, scope::ScopeSet};
+use super::{error::OAuthError, jwks::read_jwks, redirect_uri::RedirectUri, scope::ScopeSet};
 
 /// How a client proves itself at the token endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -133,7 +133,6 @@ const MAX_TEXT: usize = 256;
 const MAX_URL: usize = 2048;
 /// The most redirect URIs of one client.
 pub const MAX_REDIRECT_URIS: usize = 16;
-const MAX_KEYS: usize = 8;
 const MAX_CONTACTS: usize = 8;
 
 impl ClientMetadata {
@@ -346,8 +345,7 @@ impl Members {
 
     fn jwks(&self) -> Result<Option<JwkSet>, OAuthError> {
         let Some(value) = self.get("jwks") else { return Ok(None) };
-        let keys = serde_json::from_value(value.clone()).ok().filter(|set: &JwkSet| set.keys.len() <= MAX_KEYS);
-        keys.map(Some).ok_or_else(|| OAuthError::invalid_client_metadata("jwks is no set of up to 8 keys"))
+        read_jwks(value).map(Some).map_err(|error| OAuthError::invalid_client_metadata(error.to_string()))
     }
 }
 

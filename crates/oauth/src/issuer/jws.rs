@@ -255,6 +255,11 @@ impl JoseHeader {
         serde_json::from_slice(&text).ok().filter(|header: &Self| header.crit.is_none())
     }
 
+    /// Whether it says what type it is of.
+    pub(super) fn is_typed(&self) -> bool {
+        self.typ.is_some()
+    }
+
     /// Whether it says to be of this type. Media types compare without case, and `application/` may be left out
     /// (RFC 7515 4.1.9).
     pub(super) fn has_type(&self, wanted: &str) -> bool {

@@ -8,8 +8,8 @@ use serde::Serialize;
 use url::Url;
 
 use super::{
-    assertion::ALGORITHMS,
     client::{AuthMethod, GrantType},
+    jwks::ALGORITHMS,
     jws::Algorithm,
     resource::Resource,
     scope::ScopeSet,
