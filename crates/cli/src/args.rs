@@ -93,7 +93,7 @@ pub(crate) enum Command {
     Cleanup(Output),
     /// Whether the server can serve; for container checks
     Health(Output),
-    /// The store behind the server
+    /// The store behind the server, and the Redis that is the store, or the cache in front of it
     #[command(subcommand)]
     Store(Store),
     /// The configuration
@@ -466,6 +466,20 @@ pub(crate) enum Role {
 pub(crate) enum Store {
     /// Whether it answers
     Ping,
+    /// What Redis says of itself: its version, memory, clients, and what it keeps
+    Info(Output),
+    /// How many keys of each kind are in Redis; walks over all of them
+    Keys(Output),
+    /// Who is connected to Redis
+    Clients(Output),
+    /// The commands that took Redis long, without what they were given
+    Slowlog {
+        /// At most so many from each server
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use super::Context;
 use crate::{
     args::{self, SecretKind},
-    config::{Config, example_toml},
+    config::example_toml,
     out,
-    serve::{data_dir::DataDir, installation::Installation, store::Choice},
+    serve::{installation::Installation, store::Choice},
 };
 
 pub(super) fn config(context: &Context, command: args::Config) -> Result<()> {
@@ -20,11 +20,7 @@ pub(super) fn config(context: &Context, command: args::Config) -> Result<()> {
         args::Config::Example => return out::line(example_toml().trim_end()),
         args::Config::Check(output) => output,
     };
-    let mut config = Config::load(context.global.config.as_deref(), &context.environment)?;
-    if let Some(dir) = &context.global.data_dir {
-        config.server.data_dir = Some(dir.clone());
-    }
-    let dir = DataDir::at(config.data_dir(&context.environment)?);
+    let (config, dir) = context.config()?;
     let choice = Choice::make(&config, &context.environment, &dir)?;
     // Reads what it names, so that a missing secret file is found here and not at the next start.
     Installation::read(&config, &context.environment)?;

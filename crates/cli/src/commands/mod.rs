@@ -17,6 +17,7 @@ mod password;
 mod providers;
 mod put;
 mod stats;
+mod store;
 mod times;
 
 use std::process::ExitCode;
@@ -28,8 +29,10 @@ use tokenkeep_core::ConnectionId;
 use crate::{
     args::{Arguments, Command, Global, Instances, Integrations, Keys, Output, Providers},
     client::{Answer, Client, segment},
+    config::Config,
     environment::Environment,
-    out, serve,
+    out,
+    serve::{self, data_dir::DataDir},
 };
 
 /// What every command may need.
@@ -42,6 +45,16 @@ impl Context {
     /// The server to ask.
     pub(crate) fn client(&self) -> Result<Client> {
         Client::find(&self.global, &self.environment)
+    }
+
+    /// What a server started here would be given.
+    pub(crate) fn config(&self) -> Result<(Config, DataDir)> {
+        let mut config = Config::load(self.global.config.as_deref(), &self.environment)?;
+        if let Some(dir) = &self.global.data_dir {
+            config.server.data_dir = Some(dir.clone());
+        }
+        let dir = DataDir::at(config.data_dir(&self.environment)?);
+        Ok((config, dir))
     }
 }
 
@@ -75,7 +88,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
         Command::Stats(output) => stats::run(context, output).await?,
         Command::Cleanup(output) => cleanup::run(context, output).await?,
         Command::Health(output) => return health::run(context, output).await,
-        Command::Store(crate::args::Store::Ping) => return health::ping(context).await,
+        Command::Store(store) => return store::run(context, store).await,
         Command::Config(config) => local::config(context, config)?,
         Command::Doctor(output) => return doctor::run(context, output).await,
         Command::Secret { kind } => local::secret(kind)?,

@@ -53,6 +53,15 @@ impl Opening<'_> {
         Ok(backends)
     }
 
+    /// Every Redis that is named, and what it is for.
+    pub(crate) fn redises(&self, choice: &Choice) -> Result<Vec<(&'static str, ServerUrl)>> {
+        let store = match &choice.place {
+            Place::Redis(url) => Some(("store", url.clone())),
+            _ => None,
+        };
+        Ok(store.into_iter().chain(self.cache_url(choice)?.map(|url| ("cache", url))).collect())
+    }
+
     async fn open_store(&self, choice: &Choice) -> Result<Backends> {
         // Each counts for itself where nothing is shared; SQLite's processes on one machine do, too.
         let counter: Option<Arc<dyn Counter>> = Some(Arc::new(MemoryCounter::new(self.clock.clone())));

@@ -1,6 +1,6 @@
 //! `tokenkeep serve`: everything is put together here, and ends here.
 
-mod backends;
+pub(crate) mod backends;
 mod banner;
 pub(crate) mod data_dir;
 mod hardening;

@@ -4,3 +4,4 @@ mod connections;
 mod home;
 mod instances;
 mod serve;
+mod store;

@@ -75,6 +75,37 @@ pub(super) fn shard_prefix(prefix: &str, shard: usize, sharded: bool) -> String 
     if sharded { format!("{prefix}{{s{shard:02}}}:") } else { prefix.to_owned() }
 }
 
+/// The names of keys that are neither records nor sets of those who have a label.
+const OWN: [&str; 12] =
+    ["index", "changed", "expires", "due", "dead", "buried", "sealed_by", "l2", "floor", "limit", "layout", "probe"];
+
+/// What a key begins with, after the prefix, if it is a name that is given here; else `other`. Nothing else of a key is
+/// told: it may name a person, or be somebody's secret.
+pub(super) fn name_of(prefix: &str, key: &[u8]) -> &'static str {
+    let find = || {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(prefix)?;
+        let in_shard = rest.strip_prefix("{s").and_then(|rest| rest.split_once("}:"));
+        let rest = in_shard.map_or(rest, |(_, rest)| rest);
+        let head = rest.split_once(':').map_or(rest, |(head, _)| head);
+        let name = head.split_once('@').map_or(head, |(name, _)| name);
+        let names = Kind::ALL.map(kind_name).into_iter().chain(LabelName::ALL.map(label_name)).chain(OWN);
+        names.into_iter().find(|known| *known == name)
+    };
+    find().unwrap_or("other")
+}
+
+/// What all keys with the prefix match, in the words of `SCAN`.
+pub(super) fn pattern(prefix: &str) -> String {
+    let mut pattern = String::new();
+    for c in prefix.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern + "*"
+}
+
 /// The shard of `text` among so many. FNV-1a: the same for ever, on every machine.
 pub(super) fn shard_of(text: &str, shards: usize) -> usize {
     let hash = text
@@ -130,11 +161,33 @@ mod tests {
 
     #[test]
     fn no_two_kinds_of_key_have_one_name() {
-        let own =
-            ["index", "changed", "expires", "due", "dead", "buried", "sealed_by", "l2", "floor", "limit", "layout"];
         let all: Vec<_> =
-            Kind::ALL.map(kind_name).into_iter().chain(LabelName::ALL.map(label_name)).chain(own).collect();
+            Kind::ALL.map(kind_name).into_iter().chain(LabelName::ALL.map(label_name)).chain(OWN).collect();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn a_key_is_told_by_its_name_alone() {
+        for (key, name) in [
+            ("p:connection:google/alice", "connection"),
+            ("p:connection@acme:google/alice", "connection"),
+            ("p:{s07}:state:x", "state"),
+            ("p:{s07}:due:connection", "due"),
+            ("p:subject:alice", "subject"),
+            ("p:layout", "layout"),
+            ("p:refresh:somebodys-secret", "other"),
+            ("p:somebodys-secret", "other"),
+            ("connection:x", "other"),
+        ] {
+            assert_eq!(name_of("p:", key.as_bytes()), name, "{key}");
+        }
+        assert_eq!(name_of("p:", b"p:\xff:x"), "other");
+    }
+
+    #[test]
+    fn a_prefix_matches_nothing_but_itself() {
+        assert_eq!(pattern("oauth:"), "oauth:*");
+        assert_eq!(pattern(r"a*[b]?\"), r"a\*\[b\]\?\\*");
     }
 
     #[test]

@@ -54,6 +54,6 @@ pub use bus::RedisBus;
 pub use cache::RedisCache;
 pub use counter::RedisCounter;
 pub use open::OpenError;
-pub use operations::{ClientLine, RedisOperations, ServerInfo, SlowCall};
+pub use operations::{ClientLine, KeyCount, RedisOperations, ServerInfo, SlowCall};
 pub use options::{RedisOptions, RedisUrl};
 pub use store::Redis;

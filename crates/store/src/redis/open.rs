@@ -153,6 +153,24 @@ pub(super) struct Keeping {
 
 /// Connects, and finds all servers. Demands nothing of them but that they can be used.
 pub(super) async fn connect(options: RedisOptions) -> Result<Link, OpenError> {
+    connect_and(options, Layout::Agree).await
+}
+
+/// The same, and nothing is noted there.
+pub(super) async fn connect_to_look(options: RedisOptions) -> Result<Link, OpenError> {
+    connect_and(options, Layout::Read).await
+}
+
+/// What is done about how a cluster's keys are laid out.
+#[derive(Clone, Copy)]
+enum Layout {
+    /// It is noted, unless it was.
+    Agree,
+    /// Only what was noted counts.
+    Read,
+}
+
+async fn connect_and(options: RedisOptions, layout: Layout) -> Result<Link, OpenError> {
     let mut connection = first_contact(&options).await?;
     let greeting = ask(&options, connection.greet()).await?;
     if version(&greeting).is_some_and(|version| version < OLDEST) {
@@ -161,7 +179,7 @@ pub(super) async fn connect(options: RedisOptions) -> Result<Link, OpenError> {
     let kind = if let Some(name) = &options.url.sentinel {
         Kind::Sentinel(name.clone())
     } else if greeting.cluster {
-        let shards = shards(&options, &mut connection).await?;
+        let shards = shards(&options, &mut connection, layout).await?;
         Kind::Cluster(slots(&options, &mut connection, shards).await?)
     } else if options.url.seeds.len() > 1 {
         return Err(OpenError::NoCluster { location: options.location() });
@@ -272,18 +290,20 @@ fn other_layout(options: &RedisOptions, found: String, expected: String) -> Open
 
 /// How keys are laid out: as it is noted, or as is noted now.
 async fn layout(options: &RedisOptions, connection: &mut Connection, wanted: &str) -> Result<String, OpenError> {
-    let key = format!("{}layout", options.prefix);
     let mut set = redis::cmd("SET");
-    set.arg(&key).arg(wanted).arg("NX");
-    let mut get = redis::cmd("GET");
-    get.arg(&key);
+    set.arg(format!("{}layout", options.prefix)).arg(wanted).arg("NX");
     ask(options, connection.ask(&set)).await?;
-    let value = ask(options, connection.ask(&get)).await?;
-    redis::from_redis_value(value).map_err(|error| OpenError::of(options, &error.into()))
+    Ok(noted_layout(options, connection).await?.unwrap_or_default())
+}
+
+async fn noted_layout(options: &RedisOptions, connection: &mut Connection) -> Result<Option<String>, OpenError> {
+    let mut get = redis::cmd("GET");
+    get.arg(format!("{}layout", options.prefix));
+    parse(options, ask(options, connection.ask(&get)).await?)
 }
 
 /// How many shards the cluster is divided into.
-async fn shards(options: &RedisOptions, connection: &mut Connection) -> Result<usize, OpenError> {
+async fn shards(options: &RedisOptions, connection: &mut Connection, how: Layout) -> Result<usize, OpenError> {
     let wanted = format!("{LAYOUT} shards {}", options.shards.max(1));
     let found = {
         // The note is in whichever slot its name has.
@@ -296,7 +316,10 @@ async fn shards(options: &RedisOptions, connection: &mut Connection) -> Result<u
         let map = link.map();
         let node = map.owner(0).map_err(|error| OpenError::of(options, &error))?;
         let mut connection = node.shared().await.map_err(|error| OpenError::of(options, &error))?;
-        layout(options, &mut connection, &wanted).await?
+        match how {
+            Layout::Agree => layout(options, &mut connection, &wanted).await?,
+            Layout::Read => noted_layout(options, &mut connection).await?.unwrap_or_else(|| wanted.clone()),
+        }
     };
     let count = found.strip_prefix(LAYOUT).and_then(|rest| rest.strip_prefix(" shards ")?.parse::<usize>().ok());
     count.filter(|count| (1..=1000).contains(count)).ok_or_else(|| other_layout(options, found, wanted))

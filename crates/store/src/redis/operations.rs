@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     connection::{Node, too_slow, within},
-    error::{Failure, reason},
+    error::{Failure, is_forbidden, reason},
     keys,
     link::Link,
     lists::parse,
@@ -16,7 +16,7 @@ use super::{
     options::RedisOptions,
 };
 
-/// Looks, and changes nothing. What it answers holds no value and no argument of any command.
+/// Looks, and changes nothing. What it answers holds no value, no identifier and no argument of any command.
 #[derive(Debug)]
 pub struct RedisOperations {
     link: Link,
@@ -29,6 +29,17 @@ pub struct ServerInfo {
     pub address: String,
     /// Fields of `INFO`, in a fixed order; those that it does not tell are left out.
     pub fields: Vec<(&'static str, String)>,
+}
+
+/// How many keys begin alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyCount {
+    /// What they begin with, after the prefix; `other` for all that tokenkeep does not write.
+    pub kind: &'static str,
+    /// How many there are.
+    pub keys: u64,
+    /// How many of them only remember a deletion.
+    pub tombstones: u64,
 }
 
 /// Who is connected to a server.
@@ -61,6 +72,9 @@ pub struct SlowCall {
     pub command: String,
 }
 
+/// How many keys are asked for at once.
+const BITE: u32 = 1000;
+
 /// The fields of `INFO` worth a look.
 const FIELDS: [&str; 20] = [
     "redis_version",
@@ -88,7 +102,7 @@ const FIELDS: [&str; 20] = [
 impl RedisOperations {
     /// Connects, whatever the servers are like.
     pub async fn connect(options: RedisOptions) -> Result<Self, OpenError> {
-        Ok(Self { link: open::connect(options).await? })
+        Ok(Self { link: open::connect_to_look(options).await? })
     }
 
     /// How long each server takes to answer.
@@ -116,25 +130,37 @@ impl RedisOperations {
         Ok(servers)
     }
 
-    /// How many living records of each kind there are, under the names that their keys begin with, and how many
-    /// `tombstones`.
-    pub async fn keys(&self) -> Result<BTreeMap<&'static str, u64>, StoreError> {
-        let mut counts = BTreeMap::new();
+    /// How many keys of each kind begin with the prefix, those of which there are none left out. Walks over all keys of
+    /// the servers (`SCAN`), so it takes a while where there are many; one may be counted twice while a server enlarges
+    /// its table.
+    pub async fn keys(&self) -> Result<Vec<KeyCount>, StoreError> {
+        let mut counts: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+        let prefix = &self.link.options.prefix;
+        for node in self.link.map().nodes.values() {
+            let mut cursor = String::from("0");
+            loop {
+                let mut command = redis::cmd("SCAN");
+                command.arg(&cursor).arg("MATCH").arg(keys::pattern(prefix)).arg("COUNT").arg(BITE);
+                let (next, found): (String, Vec<Vec<u8>>) = parse(self.ask(node, &command).await?)?;
+                for key in found {
+                    counts.entry(keys::name_of(prefix, &key)).or_default().0 += 1;
+                }
+                if next == "0" {
+                    break;
+                }
+                cursor = next;
+            }
+        }
         for shard in 0..self.link.shards() {
             let prefix = self.link.prefix(shard);
             for kind in Kind::ALL.map(keys::kind_name) {
-                let mut counted = [0, 0];
-                for (count, set) in counted.iter_mut().zip(["index", "dead"]) {
-                    let mut command = redis::cmd("ZCARD");
-                    command.arg(format!("{prefix}{set}:{kind}"));
-                    *count = parse::<u64>(self.link.read(shard, &command).await?)?;
-                }
-                let [all, dead] = counted;
-                *counts.entry(kind).or_default() += all.saturating_sub(dead);
-                *counts.entry("tombstones").or_default() += dead;
+                let Some((_, tombstones)) = counts.get_mut(kind) else { continue };
+                let mut command = redis::cmd("ZCARD");
+                command.arg(format!("{prefix}dead:{kind}"));
+                *tombstones += parse::<u64>(self.link.read(shard, &command).await?)?;
             }
         }
-        Ok(counts)
+        Ok(counts.into_iter().map(|(kind, (keys, tombstones))| KeyCount { kind, keys, tombstones }).collect())
     }
 
     /// Who is connected.
@@ -173,8 +199,24 @@ impl RedisOperations {
     async fn ask(&self, node: &Node, command: &Cmd) -> Result<Value, StoreError> {
         let answer = async { node.shared().await?.ask(command).await };
         let answer = within(self.link.options.read_timeout, answer).await.unwrap_or_else(|| Err(too_slow()));
-        answer.map_err(|error| Failure::NothingDone(reason(&error)).into())
+        answer.map_err(|error| {
+            let reason = if is_forbidden(&error) {
+                format!("its user may not call {}, which the store itself does not need", words(command))
+            } else {
+                reason(&error)
+            };
+            Failure::NothingDone(reason).into()
+        })
     }
+}
+
+/// The name of a command of ours: `INFO`, `CLIENT LIST`.
+fn words(command: &Cmd) -> String {
+    let words = command.args_iter().map_while(|word| match word {
+        redis::Arg::Simple(word) => std::str::from_utf8(word).ok(),
+        _ => None,
+    });
+    words.take_while(|word| word.bytes().all(|b| b.is_ascii_uppercase())).collect::<Vec<_>>().join(" ")
 }
 
 /// A line of `CLIENT LIST`.
@@ -211,6 +253,15 @@ mod tests {
         let shown = client("s", line);
         assert_eq!((&*shown.address, &*shown.name, &*shown.user), ("127.0.0.1:5", "x", "alice"));
         assert_eq!((shown.age, shown.idle), (Duration::from_secs(7), Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_command_of_ours_is_called_by_its_name() {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg("0").arg("MATCH");
+        let mut clients = redis::cmd("CLIENT");
+        clients.arg("LIST");
+        assert_eq!([words(&scan), words(&clients)], ["SCAN", "CLIENT LIST"]);
     }
 
     #[test]

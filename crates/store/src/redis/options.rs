@@ -148,28 +148,6 @@ impl RedisUrl {
         Self::parse(url).ok_or(OpenError::Url)
     }
 
-    /// Whether it names a password.
-    pub fn has_password(&self) -> bool {
-        self.settings.password().is_some()
-    }
-
-    /// The same with `password`.
-    #[must_use]
-    pub fn with_password(mut self, password: &str) -> Self {
-        self.settings = self.settings.set_password(password);
-        self
-    }
-
-    /// Whether all it names is on this machine.
-    pub fn is_loopback(&self) -> bool {
-        self.seeds.iter().all(|seed| match seed {
-            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => {
-                host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-            }
-            _ => false,
-        })
-    }
-
     fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let (scheme, sentinel) = match scheme.split_once('+') {
@@ -244,18 +222,5 @@ mod tests {
         let options = RedisOptions::new("redis://alice:secret@a").unwrap();
         let shown = format!("{options:?} {:?} {}", options.url, options.location());
         assert!(!shown.contains("secret"), "{shown}");
-    }
-
-    #[test]
-    fn a_url_says_whether_it_has_a_password_and_stays_on_this_machine() {
-        for (url, password, loopback) in [
-            ("redis://localhost", false, true),
-            ("rediss://:pw@127.0.0.2:1,[::1]:2", true, true),
-            ("redis://alice@127.0.0.1,example.org", false, false),
-        ] {
-            let url = RedisUrl::new(url).unwrap();
-            assert_eq!((url.has_password(), url.is_loopback()), (password, loopback), "{url:?}");
-            assert!(url.with_password("pw").has_password());
-        }
     }
 }
