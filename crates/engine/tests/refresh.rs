@@ -15,9 +15,9 @@ use common::{MIN_TTL, TestEngine, World, alice, bare, fake, put_fake, store_seed
 use futures_util::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{ConnectionId, Generation, Rotation, Status, provider::Successor};
-use tokenkeep_engine::{Caller, Engine, Error, Given, HealthStatus, PutMode, PutTokens, Ready};
-use tokenkeep_store::MemoryCounter;
-use tokenkeep_testkit::Fault;
+use tokenkeep_engine::{Blame, Caller, Engine, Error, Given, HealthStatus, PutMode, PutTokens, Ready};
+use tokenkeep_store::{EnvFile, MemoryCounter};
+use tokenkeep_testkit::{Fault, SeededEntropy};
 
 fn text(ready: &Ready) -> &str {
     ready.token.expose_secret()
@@ -612,4 +612,35 @@ async fn nothing_that_holds_a_secret_shows_it() {
         assert!(!shown.contains(secret), "{secret} shows in {shown}");
     }
     assert!(!t.engine.metrics().render().contains(text(&ready)));
+}
+
+#[tokio::test]
+async fn what_rotates_is_not_refreshed_where_its_successor_would_be_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    for (rotation, file, is_refreshed) in [
+        (Rotation::Strict, None, false),
+        (Rotation::Overlap, None, false),
+        (Rotation::None, None, true),
+        (Rotation::Strict, Some(dir.path().join(".env")), true),
+    ] {
+        let world = World::new(rotation).await;
+        let (mut parts, settings) = world.parts(1, None);
+        parts.store = Arc::new(EnvFile::open(file.as_deref(), &SeededEntropy::new(1)).unwrap());
+        let engine = Engine::start(parts, settings).await.unwrap();
+        engine.integrations().put(&Caller::Local, &fake(), put_fake()).await.unwrap();
+        let seed = store_seeded(&engine, &world, &alice()).await;
+        let token = async || engine.connections().token(&Caller::Local, &alice(), MIN_TTL).await;
+        token().await.unwrap();
+        world.clock.advance(Duration::from_hours(2));
+        let refreshed = token().await;
+        let calls = world.provider.calls();
+        if is_refreshed {
+            assert_eq!((refreshed.unwrap().generation, calls), (Generation(2), 1), "{rotation:?}");
+            continue;
+        }
+        let error = refreshed.unwrap_err();
+        assert_eq!((error.code(), calls), ("integration_rejected", 0), "{rotation:?}: {error}");
+        assert_eq!(error.blame(), Blame::Operator);
+        assert!(world.provider.is_live(&seed));
+    }
 }

@@ -155,3 +155,6 @@ fn jitter(entropy: &dyn Entropy, most: Duration) -> Duration {
     entropy.fill(&mut random);
     most * u32::from(u16::from_be_bytes(random)) / (u32::from(u16::MAX) + 1)
 }
+
+#[cfg(test)]
+mod overflow_tests;

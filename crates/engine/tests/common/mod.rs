@@ -78,7 +78,8 @@ impl World {
         Mortal { runtime, engine }
     }
 
-    fn parts(&self, seed: u64, journal_dir: Option<PathBuf>) -> (Parts, Settings) {
+    /// What one more instance is made of.
+    pub fn parts(&self, seed: u64, journal_dir: Option<PathBuf>) -> (Parts, Settings) {
         let entropy = Arc::new(SeededEntropy::new(seed));
         let pacer = Arc::new(Pacer::new(self.clock.clone(), Pacing::default()));
         let transport = HyperTransport::new(self.clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
