@@ -134,6 +134,7 @@ impl Engine {
             None => (None, None),
             Some(dir) => {
                 let journal = open_journal(dir, instance, &barrier, &clock, &entropy)?;
+                let journal = journal.watched(conditions.journal.clone());
                 (Some(journal), Some(journal::identity(dir, &*entropy, clock.now())?))
             }
         };
@@ -330,11 +331,6 @@ impl Engine {
             Some(true) => Part::Ok,
             Some(false) => Part::Unavailable,
         };
-        let (now, condition) = (self.shared.now().boot, &self.shared.conditions.journal);
-        match journal {
-            Part::Unavailable => condition.lost(now, &"it takes no replies"),
-            Part::Ok | Part::None => condition.well(now),
-        }
         let status = if self.ending.load(SeqCst) || self.shared.registration.is_forgotten() {
             HealthStatus::NotReady
         } else if [store, bus, cache, journal].contains(&Part::Unavailable) {

@@ -33,7 +33,10 @@ use tokenkeep_core::{
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use crate::barrier::{Barrier, Place};
+use crate::{
+    barrier::{Barrier, Place},
+    conditions::Condition,
+};
 
 pub use adopt::{Abandoned, AdoptError, Adoption, adopt};
 pub use identity::identity;
@@ -168,6 +171,14 @@ impl Journal {
             .spawn(move || writer.run(receiver))
             .map_err(|source| JournalError::unwritable(dir, source))?;
         Ok(Self { commands, shared, barrier, clock, instance })
+    }
+
+    /// Tells `condition` from now on whether replies can be made durable.
+    #[must_use]
+    pub(crate) fn watched(self, condition: Arc<Condition>) -> Self {
+        // A second one would be told nothing; there is one engine.
+        let _ = self.shared.condition.set(condition);
+        self
     }
 
     /// Keeps `payload`. Once this answers `Ok`, it survives the end of the process and the loss of power. Whoever

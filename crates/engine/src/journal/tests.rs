@@ -499,3 +499,21 @@ async fn of_two_heirs_one_adopts() {
     let found: Vec<Adoption> = looks.into_iter().map(|look| look.join().unwrap()).collect();
     assert_eq!(found.iter().map(|adoption| adoption.abandoned.len()).sum::<usize>(), 1);
 }
+
+#[tokio::test]
+async fn a_fault_turns_the_condition_when_it_happens() {
+    let f = Fixture::new();
+    let metrics = crate::metrics::Metrics::new();
+    let condition = crate::conditions::Conditions::new(&metrics).journal;
+    let journal = f.open(1).watched(condition.clone());
+    let shows =
+        |value: u8| metrics.render().contains(&format!("tokenkeep_part_available{{part=\"journal\"}} {value}\n"));
+    assert!(condition.is_well() && shows(1));
+    f.faults.no_writes.store(true, Ordering::SeqCst);
+    assert!(condition.is_well(), "nobody has tried");
+    journal.append(&connection("alice"), attempt(1), b"x").await.unwrap_err();
+    assert!(!condition.is_well() && shows(0));
+    f.faults.no_writes.store(false, Ordering::SeqCst);
+    journal.append(&connection("alice"), attempt(2), b"x").await.unwrap();
+    assert!(condition.is_well() && shows(1));
+}

@@ -5,7 +5,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -22,6 +22,7 @@ use super::{
     index::Index,
     segment::{Faults, Found, Segment, path_of, sync_dir},
 };
+use crate::conditions::Condition;
 
 /// How many appends share one flush at most.
 const MAX_BATCH: usize = 256;
@@ -45,6 +46,8 @@ pub(super) struct Append {
 pub(super) struct Shared {
     index: Mutex<Index>,
     pub(super) writable: AtomicBool,
+    /// Told whenever the file takes entries, or does not.
+    pub(super) condition: OnceLock<Arc<Condition>>,
 }
 
 impl Shared {
@@ -118,7 +121,7 @@ impl Writer {
             Command::Read { id, done } => drop(done.send(self.read(&id))),
             Command::Probe { done } => {
                 let ready = self.make_room(0).and_then(|()| self.segment.sync().map_err(|e| self.failed(e)));
-                self.note(ready.is_ok());
+                self.note(ready.as_ref().err());
                 let _ = done.send(ready.is_ok());
             }
             Command::Close { done } => {
@@ -142,7 +145,7 @@ impl Writer {
             Ok(offsets) => {
                 let roomy = self.has_room(0);
                 if roomy {
-                    self.note(true);
+                    self.note(None);
                 }
                 let mut index = self.shared.index();
                 for (append, offset) in appends.into_iter().zip(offsets) {
@@ -153,11 +156,11 @@ impl Writer {
                 // Room for the next ones is made now, so that "writable" is known before a refresh token is spent.
                 if !roomy {
                     let made = self.make_room(0);
-                    self.note(made.is_ok());
+                    self.note(made.as_ref().err());
                 }
             }
             Err(error) => {
-                self.note(false);
+                self.note(Some(&error));
                 for append in appends {
                     let _ = append.done.send(Err(error.clone()));
                 }
@@ -179,13 +182,15 @@ impl Writer {
         JournalError::unwritable(&self.dir, source)
     }
 
-    fn note(&self, writable: bool) {
-        if self.shared.writable.swap(writable, Ordering::SeqCst) != writable {
-            if writable {
-                tracing::info!(dir = %self.dir.display(), "the journal can be written again");
-            } else {
-                tracing::error!(dir = %self.dir.display(), "the journal cannot be written");
-            }
+    /// Says that the next reply will find its place, or why it may not.
+    fn note(&self, problem: Option<&JournalError>) {
+        self.shared.writable.store(problem.is_none(), Ordering::SeqCst);
+        let Some(condition) = self.shared.condition.get() else { return };
+        let now = self.clock.now().boot;
+        match problem {
+            None => condition.well(now),
+            Some(JournalError::Unwritable { source, .. }) => condition.lost(now, source),
+            Some(other) => condition.lost(now, other),
         }
     }
 
