@@ -101,7 +101,8 @@ impl Connections {
             }
             Err(error) => return Err(error),
         }
-        self.refreshed(id, party?, Wanted::Alive(min_ttl)).await
+        // Boxed: a reader whose token is fresh would carry the room for all this.
+        Box::pin(self.refreshed(id, party?, Wanted::Alive(min_ttl))).await
     }
 
     /// A token younger than `if_generation`, which the caller was told is no good; without it, a refresh now. A

@@ -91,8 +91,9 @@ impl Connection {
     }
 }
 
-/// How many connections reads share.
-const SHARED: usize = 2;
+/// How many connections reads share: the fewer, the more of them travel together, and one carries more than a core
+/// can ask.
+const SHARED: usize = 1;
 
 /// One server.
 pub(super) struct Node {

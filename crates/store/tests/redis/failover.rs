@@ -104,10 +104,11 @@ async fn a_primary_that_only_hangs_is_left_for_its_successor_by_readers_too() {
     let hung = trio.pause_primary().unwrap();
     assert!(matches!(store.get(&record("a").key).await, Err(StoreError::Unavailable { .. })));
     trio.until_failed_over(hung).unwrap();
+    // Who answers is the successor, for the other one hangs. What it did not get to replicate is lost with it.
     let mut asked = 0;
-    while !has(&store, "a").await {
+    while let Err(error) = store.get(&record("a").key).await {
         asked += 1;
-        assert!(asked < 20, "the successor is not found");
+        assert!(asked < 1000, "the successor is not found: {error}");
     }
     trio.resume(hung);
 }
