@@ -20,7 +20,8 @@ const USUAL: &[(&str, &str)] = &[
     ("appendonly", "yes"),
     ("save", "\"\""),
     ("maxmemory-policy", "noeviction"),
-    ("repl-diskless-sync-delay", "0"),
+    // Otherwise a replica that has just caught up gets no writes for up to a second.
+    ("repl-diskless-sync", "no"),
     ("repl-ping-replica-period", "1"),
     ("enable-debug-command", "yes"),
 ];
