@@ -8,7 +8,7 @@ use tokenkeep_core::ports::{Bus, Clock, Counter, Entropy, SharedCache, Store};
 use tokenkeep_oauth::Secret;
 use tokenkeep_store::{
     EnvFile, Memory, MemoryCounter, Postgres, PostgresOptions, Redis, RedisBus, RedisCache, RedisCounter, RedisOptions,
-    Sqlite, Transit, TransitOptions, Vault, VaultAuth, VaultOptions, VaultServer,
+    Sqlite, Transit, TransitOptions, Vault, VaultAuth, VaultOptions, VaultServer, redis::RedisMetrics,
 };
 use url::Url;
 
@@ -28,6 +28,8 @@ pub(crate) struct Backends {
     pub(crate) bus: Option<Arc<dyn Bus>>,
     pub(crate) shared_cache: Option<Arc<dyn SharedCache>>,
     pub(crate) counter: Option<Arc<dyn Counter>>,
+    /// What a store that is a Redis counts of itself.
+    pub(crate) redis_metrics: Option<RedisMetrics>,
 }
 
 /// What it takes to open them.
@@ -65,7 +67,8 @@ impl Opening<'_> {
     async fn open_store(&self, choice: &Choice) -> Result<Backends> {
         // Each counts for itself where nothing is shared; SQLite's processes on one machine do, too.
         let counter: Option<Arc<dyn Counter>> = Some(Arc::new(MemoryCounter::new(self.clock.clone())));
-        let alone = |store: Arc<dyn Store>| Backends { store, bus: None, shared_cache: None, counter };
+        let alone =
+            |store: Arc<dyn Store>| Backends { store, bus: None, shared_cache: None, counter, redis_metrics: None };
         match &choice.place {
             Place::Memory => Ok(alone(Arc::new(Memory::new()))),
             Place::Sqlite(path) => Ok(alone(Arc::new(Sqlite::open(path).await?))),
@@ -73,15 +76,16 @@ impl Opening<'_> {
                 let postgres = Postgres::connect(self.postgres_options(url)?).await?;
                 let bus = Arc::new(postgres.bus());
                 let counter: Option<Arc<dyn Counter>> = Some(Arc::new(postgres.counter()));
-                Ok(Backends { store: Arc::new(postgres), bus: Some(bus), shared_cache: None, counter })
+                Ok(Backends { bus: Some(bus), counter, ..alone(Arc::new(postgres)) })
             }
             Place::Redis(url) => {
                 let options = self.redis_options(url)?;
+                let redis = Redis::connect(options.clone()).await?;
                 Ok(Backends {
-                    store: Arc::new(Redis::connect(options.clone()).await?),
+                    redis_metrics: Some(redis.metrics()),
                     bus: Some(Arc::new(RedisBus::connect(options.clone()).await?)),
-                    shared_cache: None,
                     counter: Some(Arc::new(RedisCounter::connect(options).await?)),
+                    ..alone(Arc::new(redis))
                 })
             }
             Place::EnvFile(path) => Ok(alone(Arc::new(EnvFile::open(path.as_deref(), &**self.entropy)?))),

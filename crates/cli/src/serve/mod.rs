@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let opening = Opening { config: &config, environment, clock: &clock, entropy: &entropy };
-    let Backends { store, bus, shared_cache, counter } = opening.open(&choice).await?;
+    let Backends { store, bus, shared_cache, counter, redis_metrics } = opening.open(&choice).await?;
     let facts = StoreFacts {
         is_ours: choice.is_ours(&dir),
         is_empty: store::is_empty(&*store).await.context("the store cannot be read")?,
@@ -110,6 +110,9 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     };
     drop(keys);
     let engine = Engine::start(parts, settings).await?;
+    if let Some(counted) = redis_metrics {
+        engine.metrics().register(|registry| counted.register(registry));
+    }
     let patience = Duration::from_secs(config.server.shutdown_patience);
     let admin_key = match installation.apply(&engine).await {
         Ok(admin_key) => admin_key,

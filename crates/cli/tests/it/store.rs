@@ -59,6 +59,9 @@ async fn a_redis_is_shown_without_what_it_holds() {
     assert_eq!(slow.len(), 7);
     assert!(slow.iter().all(|call| call["command"].is_string() && call["at"].is_string()), "{slow:?}");
 
+    let metrics = crate::home::browse("GET", &format!("http://{}/metrics", server.address), &[], "").body;
+    assert!(metrics.contains("tokenkeep_redis_waits_total{outcome=\"late\"} 0"), "{metrics}");
+
     // With the server gone, too.
     assert!(server.end().success());
     let shown = all_there_is(&home);

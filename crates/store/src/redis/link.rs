@@ -17,6 +17,7 @@ use super::{
     discovery,
     error::{Failure, code, is_moved, reason, refused},
     keys,
+    metrics::RedisMetrics,
     options::RedisOptions,
     scripts::Script,
 };
@@ -55,6 +56,7 @@ pub(super) struct Link {
     finding: AsyncMutex<()>,
     /// Whether the last write that waited for a replica waited in vain.
     lagging: AtomicBool,
+    pub(super) metrics: RedisMetrics,
     /// Whether the server has `WAITAOF`, and is to be asked for it.
     pub(super) disk_wait: bool,
 }
@@ -63,7 +65,8 @@ impl Link {
     /// With nobody found yet.
     pub(super) fn new(options: RedisOptions, kind: Kind, disk_wait: bool) -> Self {
         let map = RwLock::new(Arc::new(Map { nodes: BTreeMap::new(), owners: Vec::new() }));
-        Self { options, kind, map, finding: AsyncMutex::new(()), lagging: AtomicBool::new(false), disk_wait }
+        let (lagging, metrics) = (AtomicBool::new(false), RedisMetrics::new());
+        Self { options, kind, map, finding: AsyncMutex::new(()), lagging, metrics, disk_wait }
     }
 
     /// How many shards there are.
@@ -223,7 +226,7 @@ impl Link {
         waits
     }
 
-    /// Says once that what is written may be lost with the primary, and once that it is no longer so.
+    /// Counts, and says once that what is written may be lost with the primary, and once that it is no longer so.
     fn note_waits(&self, waited: &[Result<Value, RedisError>]) {
         let acknowledged = |answer: &Result<Value, RedisError>| match answer {
             Ok(Value::Int(count)) => *count > 0,
@@ -234,6 +237,7 @@ impl Link {
             return;
         }
         let lagging = !waited.iter().all(acknowledged);
+        self.metrics.waited(!lagging);
         if lagging != self.lagging.swap(lagging, Ordering::Relaxed) {
             if lagging {
                 tracing::warn!("writes are not taken over in time: what was written since may be lost in a failover");

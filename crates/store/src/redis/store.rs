@@ -17,6 +17,7 @@ use super::{
     keys,
     link::{Call, Link},
     lists::{self, parse},
+    metrics::RedisMetrics,
     open::{self, Keeping, OpenError},
     options::RedisOptions,
     scripts,
@@ -46,6 +47,11 @@ impl Redis {
             );
         }
         Ok(Self { link, keeping, versions: Versions::new() })
+    }
+
+    /// What it counts from now on.
+    pub fn metrics(&self) -> RedisMetrics {
+        self.link.metrics.clone()
     }
 
     async fn write(&self, record: &Record, life: Life, expect: Expect<'_>) -> Result<Put, StoreError> {

@@ -1,5 +1,6 @@
 //! A primary that is lost, and its successor.
 
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokenkeep_core::ports::{Bus, Expect, Put, Store, StoreError};
 use tokenkeep_services::{Cluster, Redis as Server, Sentinel};
 use tokenkeep_store::{Redis, RedisBus, RedisOptions};
@@ -39,10 +40,19 @@ async fn a_write_is_answered_when_a_replica_has_it() {
     let stats = primary.command(&["INFO", "commandstats"]).unwrap();
     // And once more, since the server had to be given the script.
     assert!(stats.contains("cmdstat_wait:calls=21,"), "{stats}");
+    let mut registry = Registry::default();
+    store.metrics().register(&mut registry);
+    let counts = |outcome: &str, n: u32| {
+        let mut shown = String::new();
+        encode(&mut shown, &registry).unwrap();
+        shown.contains(&format!("redis_waits_total{{outcome=\"{outcome}\"}} {n}\n"))
+    };
+    assert!(counts("in_time", 20) && counts("late", 0));
     // Nobody is waited for in vain for long: the record is there, and can be read.
     replica.pause();
     assert!(matches!(store.put(&record("alone"), Expect::Absent).await, Ok(Put::Committed(_))));
     assert!(has(&store, "alone").await);
+    assert!(counts("in_time", 20) && counts("late", 1));
     replica.resume();
 }
 
