@@ -91,16 +91,12 @@ impl Connection {
     }
 }
 
-/// How many connections reads share: the fewer, the more of them travel together, and one carries more than a core
-/// can ask.
-const SHARED: usize = 1;
-
 /// One server.
 pub(super) struct Node {
     pub(super) client: redis::Client,
     connect_timeout: Duration,
-    shared: [Shared; SHARED],
-    turn: AtomicUsize,
+    /// One, so that reads travel together; it carries more than a core can ask.
+    shared: Shared,
     idle: Mutex<Vec<Connection>>,
     own: Semaphore,
     pub(super) replicas: Replicas,
@@ -121,32 +117,26 @@ impl Node {
         Self {
             client,
             connect_timeout,
-            shared: Default::default(),
-            turn: AtomicUsize::new(0),
+            shared: Shared::default(),
             idle: Mutex::default(),
-            own: Semaphore::new(connections.saturating_sub(SHARED).max(1)),
+            own: Semaphore::new(connections.saturating_sub(1).max(1)),
             replicas: Replicas::default(),
         }
     }
 
     /// A connection that others use, too.
     pub(super) async fn shared(&self) -> Result<Connection, RedisError> {
-        let shared = &self.shared[self.turn.fetch_add(1, Ordering::Relaxed) % SHARED];
-        shared.connection(async || self.connect().await).await
+        self.shared.connection(async || self.connect().await).await
     }
 
     /// Lets nobody else have a connection that did not answer in time: it may be cut without anybody having noticed.
     pub(super) fn distrust(&self, connection: &Connection) {
-        for shared in &self.shared {
-            shared.current().take_if(|current| Arc::ptr_eq(&current.ended, &connection.ended));
-        }
+        self.shared.current().take_if(|current| Arc::ptr_eq(&current.ended, &connection.ended));
     }
 
     /// Has whoever asks next connect anew.
     pub(super) fn close_all(&self) {
-        for shared in &self.shared {
-            shared.current().take();
-        }
+        self.shared.current().take();
         self.idle().clear();
     }
 
