@@ -85,11 +85,23 @@ pub enum Action {
     ForgetInstance,
     /// Making, listing and removing API keys.
     ManageKeys,
+    /// Looking at the clients of our authorization server.
+    ReadClients,
+    /// Making, changing and removing them.
+    ManageClients,
+    /// Looking at what subjects allowed clients.
+    ReadGrants,
+    /// Ending it.
+    RevokeGrants,
+    /// Rotating the keys that sign access tokens.
+    RotateSigningKeys,
+    /// Saying who signed in, where an application brings its own pages.
+    AnswerInteractions,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 15] = [
+    pub const ALL: [Action; 21] = [
         Action::ReadToken,
         Action::ReadStatus,
         Action::Refresh,
@@ -105,6 +117,12 @@ impl Action {
         Action::ReadInstances,
         Action::ForgetInstance,
         Action::ManageKeys,
+        Action::ReadClients,
+        Action::ManageClients,
+        Action::ReadGrants,
+        Action::RevokeGrants,
+        Action::RotateSigningKeys,
+        Action::AnswerInteractions,
     ];
 }
 
@@ -126,7 +144,10 @@ impl Role {
     pub fn allows(self, action: Action) -> bool {
         match self {
             Role::Admin => true,
-            Role::Operator => !matches!(action, Action::ReadToken | Action::CallProxy | Action::ManageKeys),
+            Role::Operator => !matches!(
+                action,
+                Action::ReadToken | Action::CallProxy | Action::ManageKeys | Action::AnswerInteractions
+            ),
             Role::Application => matches!(
                 action,
                 Action::ReadToken
@@ -137,6 +158,7 @@ impl Role {
                     | Action::DeleteConnection
                     | Action::CallProxy
                     | Action::UseSessions
+                    | Action::AnswerInteractions
             ),
             Role::Reader => matches!(action, Action::ReadToken | Action::ReadStatus),
         }

@@ -27,6 +27,7 @@ use crate::{
     health::{Health, HealthStatus, Part},
     instances::{Instances, Registration, SecondWriter, refuse_second_writer},
     integrations::Integrations,
+    issuer::Issuer,
     journal::{self, AdoptError, Journal, JournalError, Limits},
     kept::KeptReplies,
     keys::Keys,
@@ -99,6 +100,7 @@ pub struct Engine {
     integrations: Integrations,
     keys: Keys,
     connect: Connect,
+    issuer: Option<Issuer>,
     upkeep: Upkeep,
     ending: Arc<AtomicBool>,
     tasks: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
@@ -174,6 +176,8 @@ impl Engine {
         let flights = Arc::new(Flights::new(shared.clone(), kept, integrations.clone()));
         let connections = Connections::new(shared.clone(), flights, integrations.clone());
         let connect = Connect::new(shared.clone(), connections.clone());
+        let issuer = shared.settings.issuer.clone();
+        let issuer = issuer.map(|told| Issuer::new(shared.clone(), connections.clone(), connect.clone(), told));
         let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone(), connect: connect.clone() };
         let keys = Keys::new(shared.clone());
         let heir =
@@ -186,6 +190,7 @@ impl Engine {
             integrations,
             keys,
             connect,
+            issuer,
             upkeep: upkeep.clone(),
             ending: Arc::default(),
             tasks: Arc::default(),
@@ -203,6 +208,12 @@ impl Engine {
         }
         if let Err(error) = engine.keys.reload().await {
             tracing::warn!(%error, "the API keys cannot be read yet: none is known");
+        }
+        if let Some(issuer) = &engine.issuer {
+            if let Err(error) = issuer.ensure_keys().await {
+                tracing::warn!(%error, "the signing keys cannot be read yet: nothing is issued");
+            }
+            engine.tasks().push(tokio::spawn(issuer.clone().follow_keys()));
         }
         let tasks = vec![
             tokio::spawn(upkeep.clone().preload()),
@@ -223,6 +234,7 @@ impl Engine {
             connections: self.connections.clone(),
             integrations: self.integrations.clone(),
             keys: self.keys.clone(),
+            issuer: self.issuer.clone(),
         };
         *self.speaker() = Some(tokio::spawn(bus::speak(line.clone(), shared.clone(), waiting)));
         self.tasks().push(tokio::spawn(bus::listen(line, shared.clone(), ears)));
@@ -261,6 +273,11 @@ impl Engine {
     /// The use cases of connecting.
     pub fn connect(&self) -> &Connect {
         &self.connect
+    }
+
+    /// The use cases of issuing, where this installation is an authorization server.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.as_ref()
     }
 
     /// Which providers there are.

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -28,6 +27,7 @@ use crate::{
     error::STORE_RETRY,
     records::{Loaded, Stored},
     shared::Shared,
+    uniform::Uniform,
 };
 
 /// How often the table is read anew.
@@ -71,26 +71,7 @@ pub struct ConfigKey {
     pub secret: Secret,
 }
 
-type Table = HashMap<[u8; 32], Arc<ApiKey>, BuildHasherDefault<AlreadyUniform>>;
-
-/// The keys of the table are HMACs: any eight bytes of one are a good hash.
-#[derive(Default)]
-struct AlreadyUniform(u64);
-
-impl Hasher for AlreadyUniform {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    /// The length that an array is preceded by says nothing.
-    fn write_usize(&mut self, _: usize) {}
-}
+type Table = HashMap<[u8; 32], Arc<ApiKey>, Uniform>;
 
 impl Keys {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {

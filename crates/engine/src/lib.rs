@@ -63,6 +63,7 @@ mod handover;
 mod health;
 mod instances;
 mod integrations;
+pub mod issuer;
 pub mod journal;
 mod kept;
 mod keys;
@@ -73,6 +74,7 @@ mod shared;
 mod stats;
 pub mod system;
 pub mod transport;
+mod uniform;
 mod upkeep;
 
 pub use cache::Ready;

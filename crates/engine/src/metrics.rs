@@ -25,6 +25,7 @@ pub struct Metrics {
     pub(crate) l2_hits: Counter,
     pub(crate) l2_misses: Counter,
     pub(crate) l2_errors: Counter,
+    pub(crate) tokens_issued: Family<IssuedLabels, Counter>,
     pub(crate) bus_sent: Counter,
     pub(crate) bus_unsent: Counter,
     pub(crate) bus_received: Counter,
@@ -43,6 +44,11 @@ pub(crate) struct RefreshLabels {
 pub(crate) struct UpstreamLabels {
     pub(crate) integration: String,
     pub(crate) call: UpstreamCall,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct IssuedLabels {
+    pub(crate) grant_type: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -99,6 +105,7 @@ impl Metrics {
             l2_hits: Counter::default(),
             l2_misses: Counter::default(),
             l2_errors: Counter::default(),
+            tokens_issued: Family::default(),
             bus_sent: Counter::default(),
             bus_unsent: Counter::default(),
             bus_received: Counter::default(),
@@ -124,6 +131,7 @@ impl Metrics {
         );
         registry.register("flights", "Refreshes under way", metrics.flights.clone());
         registry.register("cleaned", "Records and dead access tokens removed by clean-up", metrics.cleaned.clone());
+        registry.register("tokens_issued", "Access tokens of ours by grant type", metrics.tokens_issued.clone());
         metrics.register_shared(&mut registry);
         *metrics.registry() = registry;
         metrics
@@ -166,6 +174,10 @@ impl Metrics {
     pub(crate) fn refreshed(&self, integration: &IntegrationId, outcome: RefreshOutcome) {
         let labels = RefreshLabels { integration: integration.to_string(), outcome };
         self.refreshes.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn issued(&self, grant_type: &'static str) {
+        self.tokens_issued.get_or_create(&IssuedLabels { grant_type }).inc();
     }
 
     pub(crate) fn called(&self, integration: &IntegrationId, call: UpstreamCall) {

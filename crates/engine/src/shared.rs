@@ -14,6 +14,7 @@ use crate::{
     catalogue::Catalogue,
     conditions::Conditions,
     instances::{Process, Registration},
+    issuer::IssuerSettings,
     l2::L2,
     metrics::Metrics,
     records::Records,
@@ -117,6 +118,8 @@ pub struct Settings {
     pub cleanup_interval: Duration,
     /// What this process tells the others of itself.
     pub process: Process,
+    /// The authorization server; `None` = there is none here.
+    pub issuer: Option<Arc<IssuerSettings>>,
 }
 
 impl Settings {
@@ -134,6 +137,7 @@ impl Settings {
             preload_interval: Duration::from_secs(5),
             cleanup_interval: Duration::from_mins(30),
             process: Process::on("localhost"),
+            issuer: None,
         }
     }
 }

@@ -23,6 +23,10 @@ pub struct Hashes {
     state_of_ticket: hmac::Key,
     browser: hmac::Key,
     confirmation: hmac::Key,
+    client_secret: hmac::Key,
+    management: hmac::Key,
+    csrf: hmac::Key,
+    assertion: hmac::Key,
 }
 
 impl Hashes {
@@ -42,6 +46,10 @@ impl Hashes {
             state_of_ticket: key(b"state of ticket"),
             browser: key(b"browser"),
             confirmation: key(b"confirmation"),
+            client_secret: key(b"client secret"),
+            management: key(b"client management"),
+            csrf: key(b"csrf"),
+            assertion: key(b"assertion"),
             seed,
         }
     }
@@ -92,6 +100,32 @@ impl Hashes {
     pub fn confirmation(&self, code: &Secret) -> [u8; 32] {
         mac(&self.confirmation, code.expose_secret())
     }
+
+    /// Of a client's secret as it was presented. On the path of every token request.
+    pub fn client_secret(&self, presented: &Secret) -> [u8; 32] {
+        mac(&self.client_secret, presented.expose_secret())
+    }
+
+    /// Of a registration access token (RFC 7592).
+    pub fn management(&self, token: &Secret) -> [u8; 32] {
+        mac(&self.management, token.expose_secret())
+    }
+
+    /// What a form of ours must bring back: it goes with one browser's cookie and one page.
+    pub fn csrf(&self, browser: &Secret, page: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.csrf);
+        context.update(browser.expose_secret().as_bytes());
+        context.update(b"\0");
+        context.update(page.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.sign().as_ref());
+        bytes
+    }
+
+    /// Of an assertion's `jti`, which is its client's word, as 32 hex digits.
+    pub fn assertion(&self, jti: &str) -> String {
+        hex(&mac(&self.assertion, jti)[..16])
+    }
 }
 
 impl fmt::Debug for Hashes {
@@ -127,10 +161,14 @@ mod tests {
                 hex(&hashes.state_of_ticket(&secret)[..16]),
                 hex(&hashes.browser(&secret)[..16]),
                 hex(&hashes.confirmation(&secret)[..16]),
+                hex(&hashes.client_secret(&secret)[..16]),
+                hex(&hashes.management(&secret)[..16]),
+                hex(&hashes.csrf(&secret, "")[..16]),
+                hashes.assertion("x"),
             ]
         };
         let all: HashSet<_> = of(1).into_iter().chain(of(2)).collect();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 24);
         assert_eq!(of(1), of(1));
     }
 

@@ -1,4 +1,4 @@
-use tokenkeep_core::{AttemptId, ConnectionId, Generation, Incarnation, InstanceId, IntegrationId};
+use tokenkeep_core::{AttemptId, ClientId, ConnectionId, Generation, GrantId, Incarnation, InstanceId, IntegrationId};
 
 /// What one instance did, for the others to hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,14 @@ pub(crate) enum Event {
     KeysChanged,
     /// An integration was made, changed or removed.
     IntegrationChanged(IntegrationId),
+    /// A client was changed or removed.
+    ClientChanged(ClientId),
+    /// A grant, or one of its access tokens, counts no more.
+    GrantChanged(GrantId),
+    /// An access token without a grant counts no more: its `jti`.
+    AccessTokenSpent(String),
+    /// The keys that sign access tokens were rotated.
+    SigningKeysChanged,
     /// An operator says that an instance will never come back.
     InstanceForgotten(InstanceId),
     /// The sender ends in good order: its silence means nothing.

@@ -3,7 +3,7 @@
 use tokenkeep_core::{ConnectionId, Generation, Incarnation, InstanceId};
 
 use super::Event;
-use crate::{connections::Connections, instances, integrations::Integrations, keys::Keys};
+use crate::{connections::Connections, instances, integrations::Integrations, issuer::Issuer, keys::Keys};
 
 /// Whom events are passed on to.
 #[derive(Clone, Debug)]
@@ -11,6 +11,7 @@ pub(crate) struct Ears {
     pub(crate) connections: Connections,
     pub(crate) integrations: Integrations,
     pub(crate) keys: Keys,
+    pub(crate) issuer: Option<Issuer>,
 }
 
 impl Ears {
@@ -25,6 +26,14 @@ impl Ears {
             }
             Event::KeysChanged => self.reload_keys(),
             Event::IntegrationChanged(id) => self.integrations.changed(&id),
+            Event::ClientChanged(_)
+            | Event::GrantChanged(_)
+            | Event::AccessTokenSpent(_)
+            | Event::SigningKeysChanged => {
+                if let Some(issuer) = &self.issuer {
+                    issuer.heard(&event);
+                }
+            }
             Event::InstanceForgotten(instance) => instances::heard_forgotten(&self.connections.flights, instance),
             // Whether its silence means something is not for the use cases.
             Event::Leaving => {}
@@ -40,6 +49,9 @@ impl Ears {
     /// Messages were lost, and what was changed of connections has been asked of the store. The rest is read anew.
     pub(super) fn missed_something(&self) {
         self.integrations.any_may_have_changed();
+        if let Some(issuer) = &self.issuer {
+            issuer.missed_something();
+        }
         self.reload_keys();
     }
 

@@ -4,7 +4,7 @@
 //! heard. Who plays an old message back is found out by its number.
 
 use tokenkeep_core::{
-    AttemptId, ConnectionId, Generation, Incarnation, InstanceId, IntegrationId, Subject, Tenant,
+    AttemptId, ClientId, ConnectionId, Generation, GrantId, Incarnation, InstanceId, IntegrationId, Subject, Tenant,
     id::Ulid,
     ports::{Kind, RecordKey},
 };
@@ -78,6 +78,10 @@ const KEYS_CHANGED: u8 = 4;
 const INTEGRATION_CHANGED: u8 = 5;
 const INSTANCE_FORGOTTEN: u8 = 6;
 const LEAVING: u8 = 7;
+const CLIENT_CHANGED: u8 = 8;
+const GRANT_CHANGED: u8 = 9;
+const ACCESS_TOKEN_SPENT: u8 = 10;
+const SIGNING_KEYS_CHANGED: u8 = 11;
 
 fn put_event(to: &mut Vec<u8>, event: &Event) {
     match event {
@@ -98,6 +102,19 @@ fn put_event(to: &mut Vec<u8>, event: &Event) {
             to.push(INTEGRATION_CHANGED);
             put_name(to, id.as_str());
         }
+        Event::ClientChanged(id) => {
+            to.push(CLIENT_CHANGED);
+            put_name(to, id.as_str());
+        }
+        Event::GrantChanged(id) => {
+            to.push(GRANT_CHANGED);
+            to.extend_from_slice(&id.0.to_bytes());
+        }
+        Event::AccessTokenSpent(jti) => {
+            to.push(ACCESS_TOKEN_SPENT);
+            put_name(to, jti);
+        }
+        Event::SigningKeysChanged => to.push(SIGNING_KEYS_CHANGED),
         Event::InstanceForgotten(id) => {
             to.push(INSTANCE_FORGOTTEN);
             to.extend_from_slice(&id.0.to_bytes());
@@ -164,6 +181,10 @@ impl<'a> Bytes<'a> {
             HELD => Event::Held { connection: self.connection()?, attempt: AttemptId(self.ulid()?) },
             KEYS_CHANGED => Event::KeysChanged,
             INTEGRATION_CHANGED => Event::IntegrationChanged(IntegrationId::new(self.name()?).ok()?),
+            CLIENT_CHANGED => Event::ClientChanged(ClientId::new(self.name()?).ok()?),
+            GRANT_CHANGED => Event::GrantChanged(GrantId(self.ulid()?)),
+            ACCESS_TOKEN_SPENT => Event::AccessTokenSpent(self.name()?.to_owned()),
+            SIGNING_KEYS_CHANGED => Event::SigningKeysChanged,
             INSTANCE_FORGOTTEN => Event::InstanceForgotten(InstanceId(self.ulid()?)),
             LEAVING => Event::Leaving,
             _ => return None,
@@ -204,6 +225,10 @@ mod tests {
             (connection(), ulid()).prop_map(|(connection, id)| Event::Held { connection, attempt: AttemptId(id) }),
             Just(Event::KeysChanged),
             "[a-z]{1,63}".prop_map(|id| Event::IntegrationChanged(id.parse().unwrap())),
+            "[!-~]{1,255}".prop_map(|id| Event::ClientChanged(id.parse().unwrap())),
+            ulid().prop_map(|id| Event::GrantChanged(GrantId(id))),
+            "[!-~]{1,255}".prop_map(Event::AccessTokenSpent),
+            Just(Event::SigningKeysChanged),
             ulid().prop_map(|id| Event::InstanceForgotten(InstanceId(id))),
             Just(Event::Leaving),
         ]

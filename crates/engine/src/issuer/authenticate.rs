@@ -1,0 +1,181 @@
+//! How clients prove themselves (RFC 6749 2.3, RFC 7523 3).
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use argon2::{Argon2, PasswordVerifier, password_hash::phc::PasswordHash};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use secrecy::ExposeSecret as _;
+use tokenkeep_core::{
+    Client, ClientSecretHash, Voided,
+    ports::{Expect, Put},
+    voided::VoidedId,
+};
+use tokenkeep_oauth::{
+    Secret,
+    issuer::{
+        assertion::{Expected, parse_asserted_client, parse_client_assertion},
+        client::AuthMethod,
+        error::OAuthError,
+        metadata::Endpoint,
+        token::Credential,
+    },
+};
+use tokio::sync::Semaphore;
+
+use super::{Issuer, Refused};
+use crate::{Error, error::STORE_RETRY, uniform::Uniform};
+
+/// Clocks of clients may differ from ours by so much.
+const LEEWAY: Duration = Duration::from_secs(30);
+/// Slow hashes are made to cost time and memory: so many are computed at once.
+const SLOW_AT_ONCE: usize = 2;
+/// So many secrets that passed the slow hash are remembered.
+const PROVEN: u64 = 1_000;
+
+/// What passed a slow hash before. Kept as a keyed hash over secret and slow hash, so that it ends with either.
+pub(super) struct Proven {
+    passed: moka::sync::Cache<[u8; 32], (), Uniform>,
+    slow: Semaphore,
+}
+
+impl Default for Proven {
+    fn default() -> Self {
+        let passed = moka::sync::Cache::builder().max_capacity(PROVEN).build_with_hasher(Uniform::default());
+        Self { passed, slow: Semaphore::new(SLOW_AT_ONCE) }
+    }
+}
+
+impl fmt::Debug for Proven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proven")
+    }
+}
+
+impl Issuer {
+    /// The client, if it proves to be who it says it is, in the way that it registered.
+    pub async fn authenticate(&self, credential: Credential) -> Result<Arc<Client>, Refused> {
+        let client = match credential {
+            Credential::Public { client_id } => {
+                let client = self.named(&client_id).await?;
+                check_method(&client, AuthMethod::None)?;
+                client
+            }
+            Credential::Basic { client_id, secret } => {
+                let client = self.named(&client_id).await?;
+                check_method(&client, AuthMethod::ClientSecretBasic)?;
+                self.check_secret(&client, &secret).await?;
+                client
+            }
+            Credential::Post { client_id, secret } => {
+                let client = self.named(&client_id).await?;
+                check_method(&client, AuthMethod::ClientSecretPost)?;
+                self.check_secret(&client, &secret).await?;
+                client
+            }
+            Credential::Assertion { client_id, assertion } => {
+                let asserted = parse_asserted_client(&assertion).map_err(OAuthError::from)?;
+                if client_id.is_some_and(|id| id != asserted) {
+                    return Err(OAuthError::invalid_client("the assertion is another client's").into());
+                }
+                let client = self.named(&asserted).await?;
+                check_method(&client, AuthMethod::PrivateKeyJwt)?;
+                self.check_assertion(&client, &assertion).await?;
+                client
+            }
+        };
+        self.note_use(&client);
+        Ok(client)
+    }
+
+    /// The hot path of [`Issuer::authenticate`]: a client that is at hand, with a secret of ours. Takes no lock, does
+    /// no I/O. `None` says nothing: ask [`Issuer::authenticate`].
+    pub fn authenticated(&self, client_id: &str, secret: &Secret, method: AuthMethod) -> Option<Arc<Client>> {
+        let now = self.shared.now();
+        let client = match self.configured.get(client_id) {
+            Some(client) => client.clone(),
+            None => self.clients.get(&client_id.parse().ok()?, now.boot)??,
+        };
+        let proven = client.is_known(now.wall)
+            && client.metadata.token_endpoint_auth_method == method
+            && client.used(now.wall).is_none()
+            && matches!(&client.secret, Some(ClientSecretHash::Keyed(hash)) if self.is_secret(hash, secret));
+        proven.then_some(client)
+    }
+
+    async fn named(&self, client_id: &str) -> Result<Arc<Client>, Refused> {
+        let client = self.client(client_id).await?;
+        // Clients that get this answer register again.
+        client.ok_or_else(|| OAuthError::invalid_client("there is no such client; it may have expired").into())
+    }
+
+    async fn check_secret(&self, client: &Client, secret: &Secret) -> Result<(), Refused> {
+        let matches = match &client.secret {
+            None => false,
+            Some(ClientSecretHash::Keyed(hash)) => self.is_secret(hash, secret),
+            Some(ClientSecretHash::Argon2id(phc)) => self.is_chosen_secret(phc, secret).await?,
+        };
+        if matches { Ok(()) } else { Err(OAuthError::invalid_client("the client secret is wrong").into()) }
+    }
+
+    fn is_secret(&self, hash: &[u8; 32], secret: &Secret) -> bool {
+        let presented = self.shared.records.barrier().hashes().client_secret(secret);
+        verify_slices_are_equal(&presented, hash).is_ok()
+    }
+
+    async fn is_chosen_secret(&self, phc: &str, secret: &Secret) -> Result<bool, Refused> {
+        let both = Secret::from(format!("{phc} {}", secret.expose_secret()));
+        let name = self.shared.records.barrier().hashes().client_secret(&both);
+        if self.proven.passed.contains_key(&name) {
+            return Ok(true);
+        }
+        let busy = || Error::TooMany { what: "too many clients prove themselves", retry_after: STORE_RETRY };
+        let _permit = self.proven.slow.acquire().await.map_err(|_| busy())?;
+        let (phc, secret) = (phc.to_owned(), secret.clone());
+        let checked = tokio::task::spawn_blocking(move || {
+            let hash = PasswordHash::new(&phc).ok()?;
+            Argon2::default().verify_password(secret.expose_secret().as_bytes(), &hash).ok()
+        });
+        let passed = checked.await.ok().flatten().is_some();
+        if passed {
+            self.proven.passed.insert(name, ());
+        }
+        Ok(passed)
+    }
+
+    async fn check_assertion(&self, client: &Client, assertion: &Secret) -> Result<(), Refused> {
+        let keys = self.keys_of(client).await?;
+        let token_endpoint = self.settings.url.endpoint(Endpoint::Token);
+        let audiences = [self.settings.url.as_str(), token_endpoint.as_str()];
+        let expected = Expected { client_id: client.id.as_str(), audiences: &audiences, leeway: LEEWAY };
+        let now = self.shared.now().wall;
+        let believed = parse_client_assertion(assertion, &keys, expected, now).map_err(|error| {
+            tracing::info!(client = %client.id, %error, "a client assertion is not believed");
+            OAuthError::from(error)
+        })?;
+        let jti = self.shared.records.barrier().hashes().assertion(&believed.jti);
+        let voided = Voided { id: VoidedId::assertion(&client.id, &jti), expires_at: believed.expires_at };
+        match self.shared.records.save(&voided, (), Expect::Absent).await.map_err(Error::from)? {
+            Put::Committed(_) => Ok(()),
+            Put::Conflict => Err(OAuthError::invalid_client("the client assertion was used before").into()),
+            // It may be ours or another's: the client makes a new one.
+            Put::Unknown => Err(Error::StoreUnavailable { retry_after: STORE_RETRY, source: None }.into()),
+        }
+    }
+}
+
+fn check_method(client: &Client, used: AuthMethod) -> Result<(), OAuthError> {
+    let registered = client.metadata.token_endpoint_auth_method;
+    if registered == used {
+        return Ok(());
+    }
+    Err(OAuthError::invalid_client(match registered {
+        AuthMethod::None => "this client is public: it proves itself by PKCE alone",
+        AuthMethod::ClientSecretBasic => "this client proves itself with client_secret_basic",
+        AuthMethod::ClientSecretPost => "this client proves itself with client_secret_post",
+        AuthMethod::PrivateKeyJwt => "this client proves itself with private_key_jwt",
+    }))
+}

@@ -1,0 +1,39 @@
+//! Why the authorization server says no.
+
+use std::time::Duration;
+
+use tokenkeep_oauth::issuer::error::OAuthError;
+
+use crate::Error;
+
+/// Why a client, or a user, does not get what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// In the words of the RFCs: it is told to whoever asked.
+    #[error(transparent)]
+    Protocol(#[from] OAuthError),
+    /// Something else is in the way, ours or the operator's. Never said as if the token or the client were wrong.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl Refused {
+    /// What is told to whoever asked.
+    pub fn told(&self) -> OAuthError {
+        match self {
+            Self::Protocol(error) => error.clone(),
+            Self::Failed(error) if error.retry_after().is_some() => {
+                OAuthError::temporarily_unavailable("this server cannot say at present; try again")
+            }
+            Self::Failed(_) => OAuthError::server_error("this server failed"),
+        }
+    }
+
+    /// When it makes sense to ask again; `None` = not by itself.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Protocol(_) => None,
+            Self::Failed(error) => error.retry_after(),
+        }
+    }
+}

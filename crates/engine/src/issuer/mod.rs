@@ -1,0 +1,110 @@
+//! The issuing side: an OAuth 2.1 authorization server for MCP clients, browsers and backends.
+//!
+//! A client is registered, described by a document, or configured (`clients`); it sends its user to be asked
+//! (`authorize`, `sign_in`), and gets a code; every grant that leads to tokens has a file of its own (`grants`), and
+//! all of them end in the same step, which none can forget. What was issued is verified, described and taken back
+//! (`verify`, `introspect`, `revoke`).
+
+mod authenticate;
+mod clients;
+mod error;
+mod grants;
+mod introspect;
+mod keyring;
+mod remembered;
+mod revoke;
+mod settings;
+mod turns;
+mod verify;
+
+use std::sync::Arc;
+
+use tokenkeep_core::{Client, ClientId};
+
+use self::{authenticate::Proven, keyring::Keyring, remembered::Remembered, turns::Turns, verify::Verified};
+pub use self::{
+    error::Refused,
+    keyring::SigningKeyView,
+    settings::{Admitted, ConfigClient, IssuerSettings, ProtectedResource, Registration, Upstream},
+    verify::VerifiedToken,
+};
+use crate::{bus::Event, connect::Connect, connections::Connections, shared::Shared};
+
+/// So many clients are remembered at once; each costs about two KiB.
+const CLIENTS: u64 = 10_000;
+
+/// The use cases of issuing. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    shared: Arc<Shared>,
+    connections: Connections,
+    connect: Connect,
+    settings: Arc<IssuerSettings>,
+    keyring: Arc<Keyring>,
+    clients: Arc<Remembered<ClientId, Option<Arc<Client>>, std::hash::RandomState>>,
+    configured: Arc<clients::Configured>,
+    verified: Arc<Verified>,
+    turns: Arc<Turns>,
+    proven: Arc<Proven>,
+}
+
+impl Issuer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        connections: Connections,
+        connect: Connect,
+        settings: Arc<IssuerSettings>,
+    ) -> Self {
+        let lease = shared.bus.lease().clone();
+        let configured = clients::Configured::new(&settings, shared.records.barrier().hashes(), shared.now().wall);
+        Self {
+            clients: Arc::new(Remembered::new(CLIENTS, lease.clone())),
+            configured: Arc::new(configured),
+            verified: Arc::new(Verified::new(lease)),
+            keyring: Arc::default(),
+            turns: Arc::default(),
+            proven: Arc::default(),
+            shared,
+            connections,
+            connect,
+            settings,
+        }
+    }
+
+    /// What it was told to be.
+    pub fn settings(&self) -> &IssuerSettings {
+        &self.settings
+    }
+
+    /// Another instance did something that concerns us.
+    pub(crate) fn heard(&self, event: &Event) {
+        match event {
+            Event::ClientChanged(id) => self.client_changed(id),
+            Event::GrantChanged(id) => self.verified.forget_grant(*id),
+            Event::AccessTokenSpent(jti) => self.verified.forget_token(jti),
+            Event::SigningKeysChanged => {
+                let this = self.clone();
+                tokio::spawn(async move {
+                    // They are read again soon in any case.
+                    if let Err(error) = this.ensure_keys().await {
+                        tracing::debug!(%error, "the signing keys cannot be read at present");
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Messages were lost: whatever is remembered may be out of date.
+    pub(crate) fn missed_something(&self) {
+        self.clients.forget_all();
+        self.verified.forget_all();
+        self.heard(&Event::SigningKeysChanged);
+    }
+
+    /// A client was changed or removed: nobody goes by what they know of it, or of its tokens.
+    fn client_changed(&self, id: &ClientId) {
+        self.clients.forget(id);
+        self.verified.forget_all();
+    }
+}

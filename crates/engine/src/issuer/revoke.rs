@@ -1,0 +1,89 @@
+//! Giving tokens back (RFC 7009).
+
+use secrecy::ExposeSecret as _;
+use tokenkeep_core::{
+    Client, GrantId, Voided,
+    grant::{Presented, Revoked},
+    ports::{Expect, Put},
+    voided::VoidedId,
+};
+use tokenkeep_oauth::Secret;
+
+use super::{Issuer, Refused, VerifiedToken};
+use crate::{Error, bus::Event, error::STORE_RETRY};
+
+const ATTEMPTS: usize = 64;
+
+impl Issuer {
+    /// Takes back a token of `client`'s: a refresh token with its whole family, an access token alone. What is not its
+    /// own, or is no token, changes nothing, and that is no error (RFC 7009 2.2).
+    pub async fn revoke(&self, client: &Client, token: &Secret) -> Result<(), Refused> {
+        if let Some(presented) = Presented::parse(token) {
+            return self.revoke_refresh_token(client, &presented).await;
+        }
+        if token.expose_secret().is_empty() {
+            return Ok(());
+        }
+        match self.verify(token).await {
+            Ok(verified) if verified.claims.client_id == client.id.as_str() => self.revoke_verified(&verified).await,
+            Ok(_) | Err(Refused::Protocol(_)) => Ok(()),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    async fn revoke_refresh_token(&self, client: &Client, presented: &Presented) -> Result<(), Refused> {
+        let Some(stored) = self.load_grant(&presented.grant).await? else { return Ok(()) };
+        if stored.value.belongs(presented, &client.id) {
+            self.end_grant(&presented.grant, Revoked::Asked).await?;
+        }
+        Ok(())
+    }
+
+    async fn revoke_verified(&self, token: &VerifiedToken) -> Result<(), Refused> {
+        let jti = &token.claims.jti;
+        match token.grant {
+            Some(grant) => {
+                self.revoke_one(&grant, jti).await?;
+            }
+            None => self.void(token).await?,
+        }
+        Ok(())
+    }
+
+    /// Takes one access token from its grant; whether it counted before.
+    pub(super) async fn revoke_one(&self, id: &GrantId, jti: &str) -> Result<bool, Error> {
+        let _turn = self.turns.of(*id).await;
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.load_grant(id).await? else { return Ok(false) };
+            let Some(without) = stored.value.forget(jti) else {
+                self.announce_grant(*id);
+                return Ok(false);
+            };
+            if let Put::Committed(_) = self.shared.records.save(&without, (), Expect::Version(&stored.version)).await? {
+                self.announce_grant(*id);
+                tracing::info!(target: "audit", action = "token_revoked", grant = %id, jti);
+                return Ok(true);
+            }
+        }
+        Err(Error::Conflict { what: "grant" })
+    }
+
+    /// Notes that a token without a grant counts no more, for as long as it would.
+    async fn void(&self, token: &VerifiedToken) -> Result<(), Error> {
+        let jti = &token.claims.jti;
+        let voided = Voided { id: VoidedId::access_token(jti), expires_at: token.claims.expires_at };
+        for _ in 0..ATTEMPTS {
+            match self.shared.records.save(&voided, (), Expect::Absent).await? {
+                // Whoever else wrote it said the same.
+                Put::Committed(_) | Put::Conflict => {
+                    self.verified.forget_token(jti);
+                    self.shared.bus.send(Event::AccessTokenSpent(jti.clone()));
+                    tracing::info!(target: "audit", action = "token_revoked", client = token.claims.client_id, jti);
+                    return Ok(());
+                }
+                Put::Unknown => {}
+            }
+        }
+        Err(Error::StoreUnavailable { retry_after: STORE_RETRY, source: None })
+    }
+}
