@@ -11,7 +11,7 @@ use std::{borrow::Cow, sync::Arc};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use tokenkeep_core::{
-    Client, GrantId,
+    Client, ClientOrigin, GrantId,
     grant::{GrantError, LiveToken},
     time::{after, between},
 };
@@ -140,12 +140,12 @@ impl Issuer {
         protected: &ProtectedResource,
         asked: Option<&ScopeSet>,
     ) -> Result<ScopeSet, OAuthError> {
-        let most = match &client.metadata.scope {
-            Some(registered) => protected.scopes.intersection(registered),
-            None => protected.scopes.clone(),
-        };
-        let Some(asked) = asked else { return Ok(most) };
-        let granted = most.intersection(asked);
+        let registered = client.metadata.scope.as_ref();
+        let usual = registered.map_or_else(|| protected.scopes.clone(), |known| protected.scopes.intersection(known));
+        let Some(asked) = asked else { return Ok(usual) };
+        // Who registers itself could have registered any scope, and asks for more when a resource wants more.
+        let chosen_by_operator = matches!(client.origin, ClientOrigin::Api | ClientOrigin::Config);
+        let granted = if chosen_by_operator { usual } else { protected.scopes.clone() }.intersection(asked);
         let of_resources = asked.iter().any(|scope| !OF_OTHERS.contains(&scope));
         if granted.is_empty() && of_resources && !protected.scopes.is_empty() {
             return Err(OAuthError::invalid_scope("none of these scopes can be had by this client for that resource"));
