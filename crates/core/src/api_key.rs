@@ -222,8 +222,12 @@ mod tests {
         let row = |role: Role| Action::ALL.map(|action| if role.allows(action) { 'x' } else { '.' }).iter().collect();
         let matrix: Vec<String> = Role::ALL.map(row).to_vec();
         //                token, status, refresh, put, connect, delete, proxy, sessions,
-        //                integrations: read, manage; stats, clean-up; instances: read, forget; keys
-        assert_eq!(matrix, ["xxxxxxxxxxxxxxx", ".xxxxx.xxxxxxx.", "xxxxxxxx.......", "xx............."]);
+        //                integrations: read, manage; stats, clean-up; instances: read, forget; keys,
+        //                clients: read, manage; grants: read, revoke; signing keys, interactions
+        assert_eq!(
+            matrix,
+            ["xxxxxxxxxxxxxxxxxxxxx", ".xxxxx.xxxxxxx.xxxxx.", "xxxxxxxx............x", "xx...................",]
+        );
     }
 
     #[test]

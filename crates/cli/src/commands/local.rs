@@ -24,8 +24,12 @@ pub(super) fn config(context: &Context, command: args::Config) -> Result<()> {
     let choice = Choice::make(&config, &context.environment, &dir)?;
     // Reads what it names, so that a missing secret file is found here and not at the next start.
     Installation::read(&config, &context.environment)?;
-    let public_url = config.server.public_url(config.server.listen)?;
+    let public_url = config.public_url(config.server.listen)?;
     let file = config.file.as_ref().map_or_else(|| "none".to_owned(), |file| file.display().to_string());
+    let issuer = config.issuer.as_ref().map(|issuer| match &issuer.url {
+        Some(url) => url.clone(),
+        None => public_url.as_str().trim_end_matches('/').to_owned(),
+    });
     let integrations: Vec<_> =
         config.integrations.iter().filter_map(|i| i.id.as_deref().or(i.provider.as_deref())).collect();
     let keys: Vec<_> = config.keys.iter().filter_map(|key| key.name.as_deref()).collect();
@@ -37,6 +41,7 @@ pub(super) fn config(context: &Context, command: args::Config) -> Result<()> {
             "data_dir": dir.path(),
             "store": choice.place.to_string(),
             "store_chosen_by": choice.chosen_by,
+            "issuer": issuer,
             "integrations": integrations,
             "keys": keys,
         }));
@@ -47,6 +52,7 @@ pub(super) fn config(context: &Context, command: args::Config) -> Result<()> {
         ("public URL", public_url.to_string()),
         ("data", dir.path().display().to_string()),
         ("store", format!("{} ({})", choice.place, choice.chosen_by)),
+        ("issuer", issuer.unwrap_or_default()),
         ("integrations", integrations.join(", ")),
         ("keys", keys.join(", ")),
     ] {

@@ -12,11 +12,11 @@ use super::{
     SECTIONS,
     nearest::nearest,
     providers,
-    section::{Key, Section},
+    section::{Key, Section, Shape},
 };
 
 /// Sections of later versions.
-const LATER_SECTIONS: [&str; 8] = ["issuer", "client", "mirror", "protect", "webhook", "sessions", "compat", "audit"];
+const LATER_SECTIONS: [&str; 6] = ["mirror", "protect", "webhook", "sessions", "compat", "audit"];
 
 /// Refuses keys that nobody reads: a typing error must not silently mean the default.
 pub(super) fn keys(figment: &Figment) -> Result<()> {
@@ -27,19 +27,30 @@ pub(super) fn keys(figment: &Figment) -> Result<()> {
         let Some(section) = SECTIONS.iter().find(|section| section.name == name) else {
             return Err(unknown_section(name, &named(figment, value)));
         };
-        let tables: Vec<&Dict> = match (value, section.many) {
-            (Value::Dict(_, table), false) => vec![table],
-            (Value::Array(_, items), true) => items.iter().filter_map(Value::as_dict).collect(),
-            (_, false) => bail!("{}: `{name}` must be a section: `[{name}]`", named(figment, value)),
-            (_, true) => bail!("{}: `{name}` must be written `[[{name}]]`", named(figment, value)),
+        keys_of(figment, section, value)?;
+    }
+    Ok(())
+}
+
+fn keys_of(figment: &Figment, section: &Section, value: &Value) -> Result<()> {
+    let name = section.name;
+    let tables: Vec<&Dict> = match (value, section.many) {
+        (Value::Dict(_, table), false) => vec![table],
+        (Value::Array(_, items), true) => items.iter().filter_map(Value::as_dict).collect(),
+        (_, false) => bail!("{}: `{name}` must be a section: `[{name}]`", named(figment, value)),
+        (_, true) => bail!("{}: `{name}` must be written `[[{name}]]`", named(figment, value)),
+    };
+    if name == providers::SECTION.name {
+        return Ok(()); // in the catalogue's own shape, and checked there
+    }
+    for (key, value) in tables.into_iter().flatten() {
+        let Some(known) = section.keys.iter().find(|known| known.name == key) else {
+            return Err(unknown_key(section, key, &named(figment, value)));
         };
-        if name == providers::SECTION.name {
-            continue; // in the catalogue's own shape, and checked there
-        }
-        for (key, value) in tables.into_iter().flatten() {
-            if !section.keys.iter().any(|known| known.name == key) {
-                return Err(unknown_key(section, key, &named(figment, value)));
-            }
+        if known.shape == Shape::Tables {
+            let below = format!("{name}.{key}");
+            let section = SECTIONS.iter().find(|section| section.name == below);
+            keys_of(figment, section.expect("what holds tables has a section for them"), value)?;
         }
     }
     Ok(())

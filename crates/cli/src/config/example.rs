@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{SECTIONS, section::Section};
+use super::{
+    SECTIONS,
+    section::{Key, Section, Shape},
+};
 
 const OPENING: &str = "\
 # tokenkeep's configuration. Everything here has a default: `tokenkeep serve` needs no file at all.
@@ -32,13 +35,18 @@ fn write_section(text: &mut String, section: &Section) -> std::fmt::Result {
     } else {
         writeln!(text, "[{}]", section.name)?;
     }
-    for key in section.keys {
+    for key in shown(section) {
         for line in key.docs {
             writeln!(text, "#{line}")?;
         }
         writeln!(text, "# {} = {}", key.name, key.example)?;
     }
     Ok(())
+}
+
+/// The keys that stand in it; what has a section of its own stands there.
+fn shown(section: &Section) -> impl Iterator<Item = &Key> {
+    section.keys.iter().filter(|key| key.shape != Shape::Tables)
 }
 
 #[cfg(test)]
@@ -55,15 +63,14 @@ mod tests {
             .lines()
             .filter_map(|line| {
                 let bare = line.strip_prefix("# ").unwrap_or(line);
-                let is_key =
-                    SECTIONS.iter().flat_map(|s| s.keys).any(|key| bare.starts_with(&format!("{} = ", key.name)));
+                let is_key = SECTIONS.iter().flat_map(shown).any(|key| bare.starts_with(&format!("{} = ", key.name)));
                 (is_key || bare.starts_with('[')).then(|| format!("{bare}\n"))
             })
             .collect();
         std::fs::write(&path, &uncommented).unwrap();
         let config = Config::load(Some(&path), &Environment::default()).unwrap();
         assert_eq!(config.integrations.len(), 1);
-        assert_eq!(uncommented.matches(" = ").count(), SECTIONS.iter().map(|s| s.keys.len()).sum::<usize>() + 1);
+        assert_eq!(uncommented.matches(" = ").count(), SECTIONS.iter().map(|s| shown(s).count()).sum::<usize>() + 1);
     }
 
     /// The file as it is generated changes nothing.

@@ -89,6 +89,12 @@ impl Variable {
             );
         }
         let shape = known.and_then(|known| known.keys.iter().find(|known| known.name == key)).map(|key| key.shape);
+        if shape == Some(Shape::Tables) {
+            bail!(
+                "the environment variable {name} names `[[{section}.{key}]]`, of which there may be many: those are set in \
+                 the file"
+            );
+        }
         let value = typed(text, shape.unwrap_or(Shape::Text))
             .map_err(|must| anyhow!("the environment variable {name} {must}"))?;
         Ok(Self { name, section: section.to_owned(), key: key.to_owned(), value })
@@ -99,7 +105,7 @@ impl Variable {
 /// secret that happens to be all digits must not become a number.
 fn typed(text: &str, shape: Shape) -> Result<Value, &'static str> {
     match shape {
-        Shape::Text | Shape::Table => Ok(text.into()),
+        Shape::Text | Shape::Table | Shape::Tables => Ok(text.into()),
         Shape::Number => text.trim().parse::<u64>().map(Value::from).map_err(|_| "must be a whole number"),
         Shape::Flag => text.trim().parse::<bool>().map(Value::from).map_err(|_| "must be `true` or `false`"),
         Shape::List => {

@@ -5,10 +5,12 @@
 
 mod cache;
 mod check;
+mod clients;
 mod connect;
 mod connections;
 mod example;
 mod integrations;
+mod issuer;
 mod keys;
 mod layers;
 mod log;
@@ -22,19 +24,25 @@ mod server;
 mod store;
 mod transport;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use figment::Figment;
 use serde::{Deserialize, de::IgnoredAny};
 use tokenkeep_engine::catalogue::Catalogue;
+use url::Url;
 
 pub(crate) use self::{
     cache::Cache,
+    clients::OAuthClient,
     connect::Connect,
     connections::SeededConnection,
     example::example_toml,
     integrations::Integration,
+    issuer::{Issuer, IssuerResource, IssuerUpstream},
     keys::ApiKey,
     log::{Format, Log},
     refresh::Refresh,
@@ -54,7 +62,7 @@ use crate::environment::Environment;
 pub(crate) const DEFAULT_FILE: &str = "tokenkeep.toml";
 
 /// Every section, in the order of the example file.
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 16] = [
     Server::SECTION,
     Store::SECTION,
     Sealing::SECTION,
@@ -63,6 +71,10 @@ const SECTIONS: [Section; 12] = [
     SeededConnection::SECTION,
     ApiKey::SECTION,
     Connect::SECTION,
+    Issuer::SECTION,
+    IssuerUpstream::SECTION,
+    IssuerResource::SECTION,
+    OAuthClient::SECTION,
     Cache::SECTION,
     Refresh::SECTION,
     Transport::SECTION,
@@ -79,6 +91,9 @@ pub(crate) struct Config {
     pub(crate) integrations: Vec<Integration>,
     pub(crate) connections: Vec<SeededConnection>,
     pub(crate) connect: Connect,
+    /// `None` = nothing is said of it: nothing is issued.
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) clients: Vec<OAuthClient>,
     pub(crate) cache: Cache,
     pub(crate) refresh: Refresh,
     pub(crate) transport: Transport,
@@ -109,6 +124,10 @@ struct Sections {
     connection: Vec<SeededConnection>,
     #[serde(default)]
     connect: Connect,
+    #[serde(default)]
+    issuer: Issuer,
+    #[serde(default)]
+    client: Vec<OAuthClient>,
     #[serde(default)]
     cache: Cache,
     #[serde(default)]
@@ -142,6 +161,8 @@ impl Config {
             (None, Some(_)) => Some(check::origin(&figment, "store.url_file")),
             (None, None) => None,
         };
+        let issues =
+            figment.find_value(Issuer::SECTION.name).is_ok_and(|said| said.as_dict().is_some_and(|d| !d.is_empty()));
         Ok(Self {
             server: sections.server,
             store: sections.store,
@@ -150,6 +171,8 @@ impl Config {
             integrations: sections.integration,
             connections: sections.connection,
             connect: sections.connect,
+            issuer: issues.then_some(sections.issuer),
+            clients: sections.client,
             cache: sections.cache,
             refresh: sections.refresh,
             transport: sections.transport,
@@ -158,6 +181,21 @@ impl Config {
             file: file.map(|file| file.path().to_owned()),
             store_named_by,
         })
+    }
+
+    /// Where browsers reach us, when we listen on `listen`: where the authorization server is, if only that is said.
+    pub(crate) fn public_url(&self, listen: SocketAddr) -> Result<Url> {
+        let issuer = self.issuer.as_ref().and_then(|issuer| issuer.url.as_deref());
+        match issuer.filter(|_| self.server.public_url.is_none()).map(Url::parse) {
+            Some(Ok(mut url)) if matches!(url.scheme(), "http" | "https") => {
+                url.set_path("/");
+                url.set_query(None);
+                url.set_fragment(None);
+                Ok(url)
+            }
+            // What is wrong with the issuer's own URL is said where that is read.
+            _ => self.server.public_url(listen),
+        }
     }
 
     /// Where our files are.

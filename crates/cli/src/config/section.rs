@@ -28,6 +28,8 @@ pub(crate) enum Shape {
     Flag,
     List,
     Table,
+    /// Sections of their own below this one: `[[section.key]]`.
+    Tables,
 }
 
 /// Declares a section: its struct, its defaults and its keys.

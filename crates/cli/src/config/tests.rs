@@ -68,7 +68,7 @@ fn an_unknown_key_names_itself_its_place_and_what_was_meant() {
 
 #[test]
 fn what_comes_later_is_not_passed_over() {
-    for text in ["[issuer]\nurl = \"x\"", "[[mirror]]\nprovider = \"x\""] {
+    for text in ["[sessions]\nurl = \"x\"", "[[mirror]]\nprovider = \"x\""] {
         let said = error(text, []);
         assert!(said.contains("not in this version"), "{said}");
     }
@@ -110,6 +110,20 @@ fn variables_cannot_name_one_of_many() {
     assert!(said.contains("[[integration]]") && !said.contains("SECRETVALUE"), "{said}");
     let said = error("", [("TOKENKEEP__SERVER", "x")]);
     assert!(said.contains("SECTION__KEY"), "{said}");
+}
+
+#[test]
+fn sections_below_a_section_are_checked_like_all_others() {
+    let config = load("[issuer]\n[[issuer.resource]]\nurl = \"https://a.example\"\n[[issuer.resource]]", []).unwrap();
+    assert_eq!(config.issuer.unwrap().resource.len(), 2);
+    let said = error("[[issuer.resource]]\nurll = \"SECRETVALUE\"", []);
+    assert!(said.contains("[[issuer.resource]]") && said.contains("`url`") && !said.contains("SECRET"), "{said}");
+    let said = error("[issuer.resource]\nurl = \"x\"", []);
+    assert!(said.contains("must be written `[[issuer.resource]]`"), "{said}");
+    let said = error("", [("TOKENKEEP__ISSUER__RESOURCE", "SECRETVALUE")]);
+    assert!(said.contains("[[issuer.resource]]") && !said.contains("SECRET"), "{said}");
+    let config = load("", [("TOKENKEEP__ISSUER__ALLOWED_USERS", "")]).unwrap();
+    assert_eq!(config.issuer.unwrap().allowed_users, Some(Vec::new()));
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) struct Banner<'a> {
     pub(super) listening: SocketAddr,
     pub(super) socket: Option<PathBuf>,
     pub(super) public_url: &'a Url,
+    pub(super) issuer: Option<&'a str>,
     pub(super) data_dir: &'a Path,
     pub(super) sealing: &'a str,
     pub(super) admin_key: Option<&'a Secret>,
@@ -44,6 +45,9 @@ impl Banner<'_> {
             writeln!(text, "  socket      {}", socket.display())?;
         }
         writeln!(text, "  public URL  {}", self.public_url.as_str().trim_end_matches('/'))?;
+        if let Some(issuer) = self.issuer {
+            writeln!(text, "  issues as   {issuer}")?;
+        }
         writeln!(text, "  data        {}", self.data_dir.display())?;
         writeln!(text, "  sealing     {}", self.sealing)?;
         if let Some(key) = self.admin_key {
@@ -84,6 +88,7 @@ mod tests {
             listening: listening.parse().unwrap(),
             socket: None,
             public_url: &Url::parse("http://localhost:7420").unwrap(),
+            issuer: None,
             data_dir: Path::new("/data"),
             sealing: "[sealing] key",
             admin_key,

@@ -8,6 +8,7 @@ use tokenkeep_engine::{Caller, ConfigIntegration, ConfigKey, Engine, NewKey, Put
 use tokenkeep_oauth::Secret;
 use url::Url;
 
+use super::issuer;
 use crate::{
     config::{ApiKey, Config, Integration, SeededConnection, read_secret_file, secret},
     environment::Environment,
@@ -38,6 +39,8 @@ impl Installation {
         let keys = config.keys.iter().enumerate();
         let integrations = config.integrations.iter().enumerate();
         let seeds = config.connections.iter().enumerate();
+        // It goes into the engine by another way, once the port is known; what is wrong with it is found here.
+        issuer::settings(config, &config.public_url(config.server.listen)?)?;
         Ok(Self {
             keys: keys.map(|(i, k)| api_key(k).with_context(|| numbered("key", i))).collect::<Result<_>>()?,
             admin_key: admin_key(environment)?,
@@ -106,7 +109,7 @@ fn admin_key(environment: &Environment) -> Result<Option<Secret>> {
     }
 }
 
-fn required<'a>(name: &str, value: Option<&'a String>) -> Result<&'a str> {
+pub(super) fn required<'a>(name: &str, value: Option<&'a String>) -> Result<&'a str> {
     value.map(String::as_str).ok_or_else(|| anyhow!("`{name}` is missing"))
 }
 

@@ -5,6 +5,7 @@ mod banner;
 pub(crate) mod data_dir;
 mod hardening;
 pub(crate) mod installation;
+mod issuer;
 pub(crate) mod listen;
 mod logging;
 pub(crate) mod sealing_key;
@@ -67,7 +68,8 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
 
     let tcp = listen::tcp(config.server.listen).await?;
     let listening = tcp.local_addr().context("a bound listener has an address")?;
-    let public_url = config.server.public_url(listening)?;
+    let public_url = config.public_url(listening)?;
+    let issuer = issuer::settings(&config, &public_url)?.map(Arc::new);
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
@@ -94,7 +96,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let address =
         if listening.ip().is_unspecified() { format!("{host}:{}", listening.port()) } else { listening.to_string() };
     let process = Process { address: Some(address), ..Process::on(host) };
-    let settings = Settings { process, ..settings(&config, public_url.clone()) };
+    let settings = Settings { process, issuer: issuer.clone(), ..settings(&config, public_url.clone()) };
     let parts = Parts {
         store,
         bus,
@@ -122,6 +124,9 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
             return Err(error);
         }
     };
+    if let Some(issuer) = &issuer {
+        issuer::look_around(issuer, &engine).await;
+    }
     tokio::spawn(secret_files::follow(config.clone(), environment.clone(), engine.clone()));
 
     let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
@@ -153,6 +158,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
         listening,
         socket: has_socket.then(|| dir.socket()),
         public_url: &public_url,
+        issuer: issuer.as_deref().map(|issuer| issuer.url.as_str()),
         data_dir: dir.path(),
         sealing: &sealing,
         admin_key: admin_key.as_ref(),

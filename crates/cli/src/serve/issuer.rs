@@ -1,0 +1,404 @@
+//! What the configuration file says of our authorization server, brought into the engine's words.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, anyhow, bail};
+use secrecy::ExposeSecret as _;
+use tokenkeep_core::{ClientId, IntegrationId};
+use tokenkeep_engine::{
+    Caller, Engine, Error,
+    issuer::{Admitted, ConfigClient, IssuerSettings, ProtectedResource, Registration, Upstream},
+};
+use tokenkeep_oauth::{
+    Secret,
+    issuer::{
+        client::{AuthMethod, ClientMetadata, GrantType, check_document_url},
+        jwks::parse_jwks,
+        jws::{Algorithm, TokenKey},
+        metadata::Issuer as IssuerUrl,
+        redirect_uri::RedirectUri,
+        resource::Resource,
+        scope::ScopeSet,
+    },
+};
+use url::{Host, Url};
+
+use super::installation::required;
+use crate::config::{Config, Integration, Issuer, IssuerResource, OAuthClient, secret};
+
+/// The word for signing in with an admin key.
+const LOCAL: &str = "local";
+/// The shortest secret of a client, in characters.
+const MIN_CLIENT_SECRET: usize = 16;
+const ACCESS_TOKEN_TTL: std::ops::RangeInclusive<u64> = 60..=30 * DAY;
+const REFRESH_TOKEN_TTL: std::ops::RangeInclusive<u64> = 300..=365 * DAY;
+const DAY: u64 = 24 * 60 * 60;
+
+/// What is to be issued, checked; `None` = nothing.
+pub(crate) fn settings(config: &Config, public_url: &Url) -> Result<Option<IssuerSettings>> {
+    let place = config.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
+    let Some(issuer) = &config.issuer else {
+        if config.clients.is_empty() {
+            return Ok(None);
+        }
+        bail!("{place}: [[client]] is a client of our authorization server: that needs an [issuer], too");
+    };
+    let numbered = |what: &str, index: usize| format!("{place}: [[{what}]] number {}", index + 1);
+    let resources = issuer.resource.iter().enumerate();
+    let resources = resources
+        .map(|(i, r)| resource(r, issuer).with_context(|| numbered("issuer.resource", i)))
+        .collect::<Result<Vec<_>>>()?;
+    let clients = config.clients.iter().enumerate();
+    let clients = clients
+        .map(|(i, c)| client(c, &resources).with_context(|| numbered("client", i)))
+        .collect::<Result<Vec<_>>>()?;
+    together(config, issuer, resources, clients, public_url).map(Some).with_context(|| format!("{place}: [issuer]"))
+}
+
+fn together(
+    config: &Config,
+    issuer: &Issuer,
+    resources: Vec<ProtectedResource>,
+    clients: Vec<ConfigClient>,
+    public_url: &Url,
+) -> Result<IssuerSettings> {
+    check_resources(&resources)?;
+    check_clients(&clients, &resources)?;
+    let registration = registration(issuer)?;
+    let interaction_url = issuer
+        .interaction_url
+        .as_deref()
+        .map(tokenkeep_oauth::endpoint::parse)
+        .transpose()
+        .map_err(|problem| anyhow!("`interaction_url` cannot be used: {problem}"))?;
+    let has_people = !matches!(registration, Registration::Off)
+        || clients.iter().any(|client| client.metadata.allows(GrantType::AuthorizationCode));
+    let upstreams = upstreams(config, issuer, public_url)?;
+    if upstreams.is_empty() && has_people && interaction_url.is_none() {
+        bail!(
+            "nobody could sign in: name an [[integration]] and, if there are several, an [[issuer.upstream]]; for \
+             development [[issuer.upstream]] provider = \"local\" will do"
+        );
+    }
+    let access_token_ttl = within("access_token_ttl", issuer.access_token_ttl, &ACCESS_TOKEN_TTL)?;
+    let refresh_token_ttl = within("refresh_token_ttl", issuer.refresh_token_ttl, &REFRESH_TOKEN_TTL)?;
+    if refresh_token_ttl < access_token_ttl {
+        bail!("`refresh_token_ttl` is shorter than `access_token_ttl`: nothing could be refreshed");
+    }
+    Ok(IssuerSettings {
+        url: url(issuer, public_url)?,
+        registration,
+        document_hosts: issuer.document_hosts.iter().map(|host| host_name(host)).collect::<Result<_>>()?,
+        access_token_ttl: std::time::Duration::from_secs(access_token_ttl),
+        refresh_token_ttl: std::time::Duration::from_secs(refresh_token_ttl),
+        algorithm: algorithm(&issuer.algorithm)?,
+        upstreams,
+        resources,
+        admitted: admitted(issuer)?,
+        interaction_url,
+        clients,
+        trusted_proxies: issuer.trusted_proxies.iter().copied().collect(),
+    })
+}
+
+fn within(name: &str, seconds: u64, range: &std::ops::RangeInclusive<u64>) -> Result<u64> {
+    if range.contains(&seconds) {
+        return Ok(seconds);
+    }
+    bail!("`{name}` must be from {} to {} seconds", range.start(), range.end())
+}
+
+fn url(issuer: &Issuer, public_url: &Url) -> Result<IssuerUrl> {
+    let Some(text) = &issuer.url else {
+        return IssuerUrl::parse(public_url.as_str().trim_end_matches('/'))
+            .context("`server.public_url` is no name for an authorization server; set `url`");
+    };
+    let url = IssuerUrl::parse(text).context("`url`")?;
+    // Browsers come back from the provider to the public URL, with a cookie that the pages of the issuer set.
+    if Url::parse(text).is_ok_and(|url| url.origin() != public_url.origin()) {
+        bail!("`url` and `server.public_url` must have the same origin: the pages of both are this server's");
+    }
+    Ok(url)
+}
+
+fn registration(issuer: &Issuer) -> Result<Registration> {
+    let token =
+        secret("registration_token", issuer.registration_token.as_ref(), issuer.registration_token_file.as_deref())?;
+    match (issuer.registration.as_str(), token) {
+        ("open", None) => Ok(Registration::Open),
+        ("off", None) => Ok(Registration::Off),
+        ("token", Some(token)) if token.expose_secret().len() >= MIN_CLIENT_SECRET => Ok(Registration::Token(token)),
+        ("token", Some(_)) => bail!("`registration_token` is shorter than {MIN_CLIENT_SECRET} characters"),
+        ("token", None) => {
+            bail!("`registration = \"token\"` needs `registration_token` (or `registration_token_file`)")
+        }
+        ("open" | "off", Some(_)) => bail!("`registration_token` goes with `registration = \"token\"`"),
+        _ => bail!("`registration` must be one of `open`, `token`, `off`"),
+    }
+}
+
+fn algorithm(word: &str) -> Result<Algorithm> {
+    Algorithm::parse(word).ok_or_else(|| {
+        anyhow!("`algorithm` must be one of {}", listed(Algorithm::ALL.iter().map(|algorithm| algorithm.as_str())))
+    })
+}
+
+fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn host_name(text: &str) -> Result<String> {
+    match Host::parse(text) {
+        Ok(host) if host.to_string() == text => Ok(text.to_owned()),
+        _ => bail!("`document_hosts` holds something else than a host: no port, no path, lower case"),
+    }
+}
+
+fn admitted(issuer: &Issuer) -> Result<Admitted> {
+    let set = |name: &str, list: Option<&Vec<String>>| match list {
+        Some(list) if list.iter().any(|entry| entry.trim().is_empty()) => bail!("`{name}` holds an empty entry"),
+        list => Ok(list.map(|list| list.iter().cloned().collect::<BTreeSet<_>>())),
+    };
+    let email_domains = set("allowed_email_domains", issuer.allowed_email_domains.as_ref())?;
+    if email_domains.iter().flatten().any(|domain| domain.contains('@')) {
+        bail!(
+            "`allowed_email_domains` holds something else than a domain (`example.com`): leave out the @ and what stands before it"
+        );
+    }
+    Ok(Admitted {
+        users: set("allowed_users", issuer.allowed_users.as_ref())?,
+        email_domains: email_domains.map(|all| all.iter().map(|domain| domain.to_ascii_lowercase()).collect()),
+        organizations: set("allowed_organizations", issuer.allowed_organizations.as_ref())?,
+    })
+}
+
+fn upstreams(config: &Config, issuer: &Issuer, public_url: &Url) -> Result<Vec<Upstream>> {
+    let id = |integration: &Integration| integration.id.clone().or_else(|| integration.provider.clone());
+    let signs_in = |integration: &&Integration| {
+        integration.grant.as_deref().is_none_or(|grant| grant == "authorization_code") && integration.tenant.is_none()
+    };
+    if issuer.upstream.is_empty() {
+        let all: Vec<_> = config.integrations.iter().filter(signs_in).filter_map(id).collect();
+        return match all.as_slice() {
+            // An application with pages of its own says itself who signed in.
+            _ if issuer.interaction_url.is_some() => Ok(Vec::new()),
+            [] => Ok(Vec::new()),
+            [only] => Ok(vec![Upstream::Integration(IntegrationId::new(only)?)]),
+            several => bail!(
+                "there are several integrations ({}): say with [[issuer.upstream]] provider = \"..\" where people sign in",
+                several.join(", ")
+            ),
+        };
+    }
+    let mut upstreams = Vec::new();
+    for named in &issuer.upstream {
+        let name = required("provider", named.provider.as_ref()).context("[[issuer.upstream]]")?;
+        let configured = config.integrations.iter().find(|integration| id(integration).as_deref() == Some(name));
+        let upstream = match (name, configured) {
+            (LOCAL, Some(_)) => bail!("[[issuer.upstream]]: `local` is no id for an integration where people sign in"),
+            (LOCAL, None) => {
+                check_local(issuer, public_url)?;
+                Upstream::LocalAdministrator
+            }
+            (_, Some(integration)) if !signs_in(&integration) => bail!(
+                "[[issuer.upstream]]: nobody can sign in at {name}: it must have the grant authorization_code, and no \
+                 tenant of its own"
+            ),
+            _ => Upstream::Integration(IntegrationId::new(name).context("[[issuer.upstream]] provider")?),
+        };
+        if upstreams.contains(&upstream) {
+            bail!("[[issuer.upstream]]: {name} is there twice");
+        }
+        upstreams.push(upstream);
+    }
+    Ok(upstreams)
+}
+
+fn check_local(issuer: &Issuer, public_url: &Url) -> Result<()> {
+    if issuer.allow_local_sign_in || is_loopback(public_url) {
+        return Ok(());
+    }
+    bail!(
+        "[[issuer.upstream]]: `local` is for development: others reach this server at {}. Name an integration, or say \
+         `allow_local_sign_in = true`",
+        public_url.origin().ascii_serialization()
+    )
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn resource(from: &IssuerResource, issuer: &Issuer) -> Result<ProtectedResource> {
+    let signing_secret = secret("signing_secret", from.signing_secret.as_ref(), from.signing_secret_file.as_deref())?;
+    let own = from.algorithm.as_deref().map(algorithm).transpose()?;
+    let signs = own.map_or_else(|| algorithm(&issuer.algorithm).context("[issuer]"), Ok)?;
+    match (signs, &signing_secret) {
+        (Algorithm::Hs256, None) => {
+            bail!("HS256 needs a `signing_secret` (or `signing_secret_file`) that the resource has, too")
+        }
+        (Algorithm::Hs256, Some(secret)) if shared_key(secret).is_none() => {
+            bail!("`signing_secret` is shorter than 32 bytes; `tokenkeep secret random` makes one")
+        }
+        (Algorithm::Hs256, Some(_)) | (_, None) => {}
+        (_, Some(_)) => bail!("`signing_secret` goes with `algorithm = \"HS256\"`"),
+    }
+    let resource = Resource::parse(required("url", from.url.as_ref())?).context("`url`")?;
+    let ids = from.introspectors.iter().map(|id| ClientId::new(id));
+    Ok(ProtectedResource {
+        resource,
+        name: from.name.clone(),
+        scopes: scopes(&from.scopes)?,
+        algorithm: own,
+        signing_secret,
+        introspectors: ids.collect::<Result<_, _>>().context("`introspectors`")?,
+        needs_upstream: from.needs_upstream,
+    })
+}
+
+fn shared_key(secret: &Secret) -> Option<TokenKey> {
+    TokenKey::from_stored(Algorithm::Hs256, secret.expose_secret().as_bytes()).ok()
+}
+
+fn scopes(words: &[String]) -> Result<ScopeSet> {
+    if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
+        bail!("`scopes` is a list with one scope in each entry");
+    }
+    ScopeSet::parse(&words.join(" ")).context("`scopes`")
+}
+
+fn check_resources(resources: &[ProtectedResource]) -> Result<()> {
+    if resources.is_empty() {
+        bail!("there is no [[issuer.resource]]: say with `url` what the tokens are for");
+    }
+    let mut known = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    for ProtectedResource { resource, signing_secret, .. } in resources {
+        if !known.insert(resource) {
+            bail!("the resource {resource} is there twice");
+        }
+        // A key's name is a hash of it: who has the same name is the same.
+        if let Some(key) = signing_secret.as_ref().and_then(shared_key)
+            && !keys.insert(key.kid().to_owned())
+        {
+            bail!(
+                "{resource} has the `signing_secret` of another resource: either could then forge the other's tokens"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn client(from: &OAuthClient, resources: &[ProtectedResource]) -> Result<ConfigClient> {
+    let id = ClientId::new(required("client_id", from.client_id.as_ref())?)?;
+    if check_document_url(id.as_str()).is_some() {
+        bail!("`client_id` is the address of a document: such clients describe themselves and need no entry");
+    }
+    let secret = secret("client_secret", from.client_secret.as_ref(), from.client_secret_file.as_deref())?;
+    if secret.as_ref().is_some_and(|secret| secret.expose_secret().chars().count() < MIN_CLIENT_SECRET) {
+        bail!("`client_secret` is shorter than {MIN_CLIENT_SECRET} characters; `tokenkeep secret random` makes one");
+    }
+    let metadata = metadata(from, secret.is_some())?;
+    match (metadata.token_endpoint_auth_method, &secret) {
+        (method, None) if method.has_secret() => bail!("`client_secret` (or `client_secret_file`) is missing"),
+        (method, Some(_)) if !method.has_secret() => {
+            bail!("a client that proves itself with `{}` has no `client_secret`", method.as_str())
+        }
+        _ => {}
+    }
+    let reaches = from.resources.as_ref().map(|all| all.iter().map(|url| Resource::parse(url)).collect());
+    let reaches: Option<BTreeSet<Resource>> = reaches.transpose().context("`resources`")?;
+    let unknown = reaches.iter().flatten().find(|named| resources.iter().all(|known| known.resource != **named));
+    if let Some(unknown) = unknown {
+        bail!("`resources`: there is no [[issuer.resource]] {unknown}");
+    }
+    Ok(ConfigClient { id, metadata, secret, resources: reaches })
+}
+
+fn metadata(from: &OAuthClient, has_secret: bool) -> Result<ClientMetadata> {
+    let has_keys = from.jwks_file.is_some() || from.jwks_uri.is_some();
+    let method = match from.auth_method.as_deref() {
+        Some(word) => AuthMethod::parse(word).ok_or_else(|| {
+            anyhow!("`auth_method` must be one of {}", listed(AuthMethod::ALL.iter().map(|method| method.as_str())))
+        })?,
+        None if has_secret => AuthMethod::ClientSecretBasic,
+        None if has_keys => AuthMethod::PrivateKeyJwt,
+        None => AuthMethod::None,
+    };
+    let grants: BTreeSet<GrantType> = match &from.grant_types {
+        Some(words) => words.iter().map(|word| grant_type(word)).collect::<Result<_>>()?,
+        None if from.redirect_uris.is_empty() => [GrantType::ClientCredentials].into(),
+        None => [GrantType::AuthorizationCode, GrantType::RefreshToken].into(),
+    };
+    let redirect_uris = from.redirect_uris.iter().map(|uri| RedirectUri::register(uri));
+    let jwks = match &from.jwks_file {
+        None => None,
+        Some(path) => {
+            let body =
+                std::fs::read(path).with_context(|| format!("`jwks_file`: {} cannot be read", path.display()))?;
+            Some(parse_jwks(&body).context("`jwks_file`")?)
+        }
+    };
+    let jwks_uri = from.jwks_uri.as_deref().map(tokenkeep_oauth::endpoint::parse).transpose();
+    let scope = from.scope.as_deref().map(ScopeSet::parse).transpose().context("`scope`")?;
+    let metadata = ClientMetadata {
+        redirect_uris: redirect_uris.collect::<Result<_, _>>().context("`redirect_uris`")?,
+        client_name: from.name.clone(),
+        scope,
+        jwks,
+        jwks_uri: jwks_uri.map_err(|problem| anyhow!("`jwks_uri` cannot be used: {problem}"))?,
+        ..ClientMetadata::new(method, grants)
+    };
+    metadata.check().map_err(|error| anyhow!("{}", error.description))?;
+    Ok(metadata)
+}
+
+fn grant_type(word: &str) -> Result<GrantType> {
+    GrantType::parse(word).ok_or_else(|| {
+        anyhow!("`grant_types` must be some of {}", listed(GrantType::ALL.iter().map(|grant| grant.as_str())))
+    })
+}
+
+fn check_clients(clients: &[ConfigClient], resources: &[ProtectedResource]) -> Result<()> {
+    let mut known = BTreeSet::new();
+    for client in clients {
+        if !known.insert(&client.id) {
+            bail!("the client {} is there twice", client.id);
+        }
+        let introspects = resources.iter().any(|resource| resource.introspectors.contains(&client.id));
+        if introspects && client.metadata.token_endpoint_auth_method == AuthMethod::None {
+            bail!("{} is to introspect tokens and proves nothing: it needs a secret or a key", client.id);
+        }
+    }
+    Ok(())
+}
+
+/// Says what the operator may not have meant.
+pub(super) async fn look_around(settings: &IssuerSettings, engine: &Engine) {
+    let Admitted { users, email_domains, organizations } = &settings.admitted;
+    let anybody = users.is_none() && email_domains.is_none() && organizations.is_none();
+    for upstream in &settings.upstreams {
+        let Upstream::Integration(id) = upstream else { continue };
+        match engine.integrations().get(&Caller::Local, id).await {
+            Ok(_) if anybody => tracing::warn!(
+                "whoever has an account at {id} may sign in: `[issuer] allowed_users`, `allowed_email_domains` and \
+                 `allowed_organizations` say who may"
+            ),
+            Err(Error::NotFound { .. }) => tracing::warn!(
+                "[[issuer.upstream]] names {id}, and there is no such integration yet: nobody can sign in there. \
+                 `tokenkeep integrations set {id} ...` makes it"
+            ),
+            // The store does not answer; whoever signs in is told so.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "issuer_tests.rs"]
+mod tests;
