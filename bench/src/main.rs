@@ -4,6 +4,7 @@
 //!   token it ever saw.
 //! - `real-provider`: a connection made through the real pages of a certified server none of us wrote, served through
 //!   a hundred rotations.
+//! - `real-clients`: MCP's SDKs, `openid-client` and `oauth4webapi` sign their user in at tokenkeep.
 //! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
 //! - `storm`: several processes on one store, every connection expired at once.
 //! - `chaos-cluster`: an instance killed and its servers broken during such a storm.
@@ -30,6 +31,7 @@ mod cluster;
 mod http;
 mod load;
 mod misses;
+mod real_clients;
 mod real_provider;
 mod report;
 mod service;
@@ -70,6 +72,8 @@ enum Command {
     BareRead(misses::BareArguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
+    /// Lets clients none of us wrote sign their user in.
+    RealClients(real_clients::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
     TokenEndpoint(token_endpoint::Arguments),
     /// The bare handler.
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         Command::Canary(arguments) => block_on(cluster::canary::run(arguments)),
         Command::Misses(arguments) => block_on(misses::run(arguments)),
         Command::BareRead(arguments) => block_on(misses::serve_bare(arguments)),
+        Command::RealClients(arguments) => block_on(real_clients::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };
     match result {
