@@ -80,8 +80,8 @@ impl Issuer {
     pub(crate) fn heard(&self, event: &Event) {
         match event {
             Event::ClientChanged(id) => self.client_changed(id),
-            Event::GrantChanged(id) => self.verified.forget_grant(*id),
-            Event::AccessTokenSpent(jti) => self.verified.forget_token(jti),
+            Event::GrantChanged(id) => self.verified.doubt_grant(*id, self.shared.now().boot),
+            Event::AccessTokenSpent(jti) => self.verified.doubt_token(jti, self.shared.now().boot),
             Event::SigningKeysChanged => {
                 let this = self.clone();
                 tokio::spawn(async move {

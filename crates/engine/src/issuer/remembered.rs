@@ -18,7 +18,7 @@ use crate::cache::Lease;
 /// How long something is believed without asking the store, where no bus tells of changes.
 const SOFT_LIFE: Duration = Duration::from_secs(5);
 /// The same while the bus does.
-const TRUSTED_LIFE: Duration = Duration::from_mins(1);
+pub(super) const TRUSTED_LIFE: Duration = Duration::from_mins(1);
 
 /// Values by key. What was changed is forgotten at once, and what was read before it was forgotten is not put in again.
 pub(super) struct Remembered<K, V, S> {
@@ -53,10 +53,15 @@ where
 
     /// What is remembered, if it may still be believed. Takes no lock, does no I/O.
     pub(super) fn get(&self, key: &K, now: Boot) -> Option<V> {
-        let entry = self.entries.get(key)?;
-        let age = now.since(entry.seen);
+        self.seen(key, now).map(|(value, _)| value)
+    }
+
+    /// The same, and when the store was asked for it.
+    pub(super) fn seen(&self, key: &K, now: Boot) -> Option<(V, Boot)> {
+        let Entry { value, seen } = self.entries.get(key)?;
+        let age = now.since(seen);
         let believed = age < SOFT_LIFE || (age < TRUSTED_LIFE && self.lease.holds(now));
-        believed.then_some(entry.value)
+        believed.then_some((value, seen))
     }
 
     /// To be called before the store is asked.

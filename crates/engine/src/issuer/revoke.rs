@@ -76,7 +76,7 @@ impl Issuer {
             match self.shared.records.save(&voided, (), Expect::Absent).await? {
                 // Whoever else wrote it said the same.
                 Put::Committed(_) | Put::Conflict => {
-                    self.verified.forget_token(jti);
+                    self.verified.doubt_token(jti, self.shared.now().boot);
                     self.shared.bus.send(Event::AccessTokenSpent(jti.clone()));
                     tracing::info!(target: "audit", action = "token_revoked", client = token.claims.client_id, jti);
                     return Ok(());

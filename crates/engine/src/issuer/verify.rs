@@ -1,12 +1,19 @@
 //! Whether an access token counts. What was verified once is remembered by its hash, until it is dead or taken back.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
-use tokenkeep_core::{GrantId, Now, Voided, voided::VoidedId};
+use tokenkeep_core::{Boot, GrantId, Now, Voided, voided::VoidedId};
 use tokenkeep_oauth::{
     Secret,
     issuer::{
@@ -17,7 +24,10 @@ use tokenkeep_oauth::{
     },
 };
 
-use super::{Issuer, Refused, remembered::Remembered};
+use super::{
+    Issuer, Refused,
+    remembered::{Remembered, TRUSTED_LIFE},
+};
 use crate::{Error, cache::Lease, records::Loaded, uniform::Uniform};
 
 /// So many tokens are remembered at once; each costs about one KiB.
@@ -37,6 +47,57 @@ pub struct VerifiedToken {
 /// The tokens that were verified, by their hash.
 pub(super) struct Verified {
     tokens: Remembered<[u8; 32], Arc<VerifiedToken>, Uniform>,
+    doubts: Doubts,
+}
+
+/// What was taken back lately, wholly or in part: what was verified before that does not count.
+#[derive(Default)]
+struct Doubts {
+    since: RwLock<HashMap<Origin, Boot>>,
+    /// When the last one came, in nanoseconds of the boot clock: who was verified later need not look.
+    last: AtomicU64,
+}
+
+/// What can be taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Origin {
+    Grant(GrantId),
+    /// A token without a grant, by its `jti`.
+    Token(String),
+}
+
+/// More than this within a minute, and everything is verified anew.
+const MAX_DOUBTS: usize = 100_000;
+
+impl Doubts {
+    /// Whether all doubts could be kept.
+    fn add(&self, origin: Origin, now: Boot) -> bool {
+        let mut since = self.since.write().unwrap_or_else(PoisonError::into_inner);
+        if since.len() >= MAX_DOUBTS {
+            since.clear();
+            return false;
+        }
+        if since.len().is_power_of_two() {
+            // What is older is not believed any more in any case.
+            since.retain(|_, at| now.since(*at) < TRUSTED_LIFE);
+        }
+        since.insert(origin, now);
+        self.last.fetch_max(nanos(now), SeqCst);
+        true
+    }
+
+    fn shake(&self, token: &VerifiedToken, seen: Boot) -> bool {
+        if nanos(seen) > self.last.load(SeqCst) {
+            return false;
+        }
+        let origin = token.grant.map_or_else(|| Origin::Token(token.claims.jti.clone()), Origin::Grant);
+        let since = self.since.read().unwrap_or_else(PoisonError::into_inner);
+        since.get(&origin).is_some_and(|at| seen <= *at)
+    }
+}
+
+fn nanos(at: Boot) -> u64 {
+    u64::try_from(at.since(Boot::default()).as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for Verified {
@@ -47,24 +108,33 @@ impl fmt::Debug for Verified {
 
 impl Verified {
     pub(super) fn new(lease: Arc<Lease>) -> Self {
-        Self { tokens: Remembered::new(TOKENS, lease) }
+        Self { tokens: Remembered::new(TOKENS, lease), doubts: Doubts::default() }
     }
 
-    /// Which tokens are a grant's is not kept: revocations are rare, and verifying anew is cheap.
-    pub(super) fn forget_grant(&self, _: GrantId) {
-        self.tokens.forget_all();
+    /// Something of that grant was taken back: all of its tokens are verified anew.
+    pub(super) fn doubt_grant(&self, id: GrantId, now: Boot) {
+        self.doubt(Origin::Grant(id), now);
     }
 
-    pub(super) fn forget_token(&self, _: &str) {
-        self.tokens.forget_all();
+    /// A token without a grant was taken back.
+    pub(super) fn doubt_token(&self, jti: &str, now: Boot) {
+        self.doubt(Origin::Token(jti.to_owned()), now);
     }
 
     pub(super) fn forget_all(&self) {
         self.tokens.forget_all();
     }
 
+    fn doubt(&self, origin: Origin, now: Boot) {
+        // An answer that is on its way was asked for before, so it is doubted, too.
+        if !self.doubts.add(origin, now) {
+            self.tokens.forget_all();
+        }
+    }
+
     fn get(&self, name: &[u8; 32], now: Now) -> Option<Arc<VerifiedToken>> {
-        self.tokens.get(name, now.boot).filter(|token| now.wall < token.claims.expires_at)
+        let (token, seen) = self.tokens.seen(name, now.boot)?;
+        (now.wall < token.claims.expires_at && !self.doubts.shake(&token, seen)).then_some(token)
     }
 }
 

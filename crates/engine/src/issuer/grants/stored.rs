@@ -83,7 +83,7 @@ impl Issuer {
 
     /// A grant, or one of its tokens, counts no more: nobody goes by what they remember.
     pub(in crate::issuer) fn announce_grant(&self, id: GrantId) {
-        self.verified.forget_grant(id);
+        self.verified.doubt_grant(id, self.shared.now().boot);
         self.shared.bus.send(Event::GrantChanged(id));
     }
 
