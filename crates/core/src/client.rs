@@ -52,6 +52,18 @@ pub enum ClientOrigin {
     Document,
 }
 
+impl ClientOrigin {
+    /// The stable word for it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Config => "config",
+            Self::Registered { .. } => "registered",
+            Self::Document => "document",
+        }
+    }
+}
+
 /// The keyed hash of a registration access token.
 #[derive(Clone, Copy)]
 pub struct ManagementHash(pub [u8; 32]);

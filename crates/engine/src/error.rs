@@ -23,7 +23,7 @@ pub enum Error {
     /// There is no such thing.
     #[error("there is no {what} `{id}`")]
     NotFound {
-        /// `connection`, `integration`, `key`, `connect`, `provider`, `instance`.
+        /// `connection`, `integration`, `key`, `connect`, `provider`, `instance`, `client`, `grant`, `access token`.
         what: &'static str,
         /// Its id, as the caller gave it.
         id: String,
@@ -177,6 +177,9 @@ impl Error {
             Error::NotFound { what: "connect", .. } => "connect_not_found",
             Error::NotFound { what: "key", .. } => "key_not_found",
             Error::NotFound { what: "instance", .. } => "instance_not_found",
+            Error::NotFound { what: "client", .. } => "client_not_found",
+            Error::NotFound { what: "grant", .. } => "grant_not_found",
+            Error::NotFound { what: "access token", .. } => "access_token_not_found",
             Error::NotFound { .. } => "not_found",
             Error::AlreadyThere { .. } => "already_there",
             Error::Conflict { .. } => "conflict",

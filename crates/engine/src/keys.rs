@@ -348,8 +348,8 @@ fn same_key(a: &ApiKey, b: &ApiKey) -> bool {
         && a.providers == b.providers
 }
 
-/// Whether a key that somebody chose can be one: it must survive a header and not be guessed.
-fn check_given(secret: &Secret) -> Result<(), String> {
+/// Whether a secret that somebody chose can be one: it must survive a header and not be guessed.
+pub(crate) fn check_given(secret: &Secret) -> Result<(), String> {
     let text = secret.expose_secret();
     if text.len() < MIN_GIVEN {
         return Err(format!("is too short: give it at least {MIN_GIVEN} random characters"));

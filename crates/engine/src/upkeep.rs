@@ -22,7 +22,7 @@ const BATCH: u32 = 200;
 /// How long one refresh may hold up the next of its batch.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What expired this long ago is dead, whatever the clocks say.
-const GRACE: Duration = Duration::from_mins(5);
+pub(crate) const GRACE: Duration = Duration::from_mins(5);
 
 /// What a clean-up removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,12 +1,8 @@
 //! How clients prove themselves (RFC 6749 2.3, RFC 7523 3).
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use argon2::{Argon2, PasswordVerifier, password_hash::phc::PasswordHash};
+use argon2::{Argon2, PasswordHasher, PasswordVerifier, password_hash::phc::PasswordHash};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
@@ -144,6 +140,21 @@ impl Issuer {
             self.proven.passed.insert(name, ());
         }
         Ok(passed)
+    }
+
+    /// The slow hash of a secret that somebody chose.
+    pub(super) async fn hash_chosen_secret(&self, secret: &Secret) -> Result<ClientSecretHash, Error> {
+        let busy = || Error::TooMany { what: "too many client secrets are hashed", retry_after: STORE_RETRY };
+        let _permit = self.proven.slow.acquire().await.map_err(|_| busy())?;
+        let (salt, secret) = (self.shared.entropy.bytes32(), secret.clone());
+        let hashed = tokio::task::spawn_blocking(move || {
+            Argon2::default().hash_password_with_salt(secret.expose_secret().as_bytes(), &salt[..16])
+        });
+        match hashed.await {
+            Ok(Ok(phc)) => Ok(ClientSecretHash::Argon2id(phc.to_string())),
+            // It is a matter of memory and threads.
+            _ => Err(busy()),
+        }
     }
 
     async fn check_assertion(&self, client: &Client, assertion: &Secret) -> Result<(), Refused> {

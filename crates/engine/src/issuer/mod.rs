@@ -5,6 +5,7 @@
 //! all of them end in the same step, which none can forget. What was issued is verified, described and taken back
 //! (`verify`, `introspect`, `revoke`).
 
+mod admin;
 mod authenticate;
 mod clients;
 mod error;
@@ -21,13 +22,15 @@ use std::sync::Arc;
 
 use tokenkeep_core::{Client, ClientId};
 
-use self::{authenticate::Proven, keyring::Keyring, remembered::Remembered, turns::Turns, verify::Verified};
 pub use self::{
+    admin::{GrantFilter, GrantListing, GrantStatus, GrantView, IssuerStats, Purged},
+    clients::{ChangeClient, ClientFilter, ClientListing, ClientView, Deleted, NewClient},
     error::Refused,
     keyring::SigningKeyView,
     settings::{Admitted, ConfigClient, IssuerSettings, ProtectedResource, Registration, Upstream},
     verify::VerifiedToken,
 };
+use self::{authenticate::Proven, keyring::Keyring, remembered::Remembered, turns::Turns, verify::Verified};
 use crate::{bus::Event, connect::Connect, connections::Connections, shared::Shared};
 
 /// So many clients are remembered at once; each costs about two KiB.

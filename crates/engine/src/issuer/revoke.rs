@@ -1,5 +1,6 @@
 //! Giving tokens back (RFC 7009).
 
+use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
     Client, GrantId, Voided,
@@ -45,7 +46,7 @@ impl Issuer {
             Some(grant) => {
                 self.revoke_one(&grant, jti).await?;
             }
-            None => self.void(token).await?,
+            None => self.void(jti, token.claims.expires_at).await?,
         }
         Ok(())
     }
@@ -69,16 +70,15 @@ impl Issuer {
     }
 
     /// Notes that a token without a grant counts no more, for as long as it would.
-    async fn void(&self, token: &VerifiedToken) -> Result<(), Error> {
-        let jti = &token.claims.jti;
-        let voided = Voided { id: VoidedId::access_token(jti), expires_at: token.claims.expires_at };
+    pub(super) async fn void(&self, jti: &str, expires_at: Timestamp) -> Result<(), Error> {
+        let voided = Voided { id: VoidedId::access_token(jti), expires_at };
         for _ in 0..ATTEMPTS {
             match self.shared.records.save(&voided, (), Expect::Absent).await? {
                 // Whoever else wrote it said the same.
                 Put::Committed(_) | Put::Conflict => {
                     self.verified.doubt_token(jti, self.shared.now().boot);
-                    self.shared.bus.send(Event::AccessTokenSpent(jti.clone()));
-                    tracing::info!(target: "audit", action = "token_revoked", client = token.claims.client_id, jti);
+                    self.shared.bus.send(Event::AccessTokenSpent(jti.to_owned()));
+                    tracing::info!(target: "audit", action = "token_revoked", jti);
                     return Ok(());
                 }
                 Put::Unknown => {}

@@ -1,5 +1,7 @@
 //! An engine to test: in memory, with a provider that remembers everything, and a clock that is told the time.
 
+pub mod issuer;
+
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -22,6 +24,7 @@ use tokenkeep_engine::{
     StartError,
     barrier::{Barrier, RootKey},
     catalogue::{Catalogue, parse_provider_toml},
+    issuer::IssuerSettings,
     journal::adopt,
     transport::{HyperTransport, Pacer, Pacing, TransportOptions},
 };
@@ -43,6 +46,10 @@ pub struct World {
     /// The shared cache of engines started from now on.
     pub shared_cache: Option<MemoryCache>,
     pub counter: Option<Arc<dyn Counter>>,
+    /// The authorization server of engines started from now on.
+    pub issuer: Option<IssuerSettings>,
+    /// How engines started from now on reach providers.
+    pub transport: TransportOptions,
     rotation: Rotation,
 }
 
@@ -56,7 +63,18 @@ impl World {
         let rotation = config.rotation;
         let provider = FakeProvider::start(clock.clone(), config).await;
         let store = Arc::new(Switchable::default());
-        Self { clock, provider, store, providers: Vec::new(), bus: None, shared_cache: None, counter: None, rotation }
+        Self {
+            clock,
+            provider,
+            store,
+            providers: Vec::new(),
+            bus: None,
+            shared_cache: None,
+            counter: None,
+            issuer: None,
+            transport: TransportOptions::default(),
+            rotation,
+        }
     }
 
     /// One more instance. `seed` makes its ids its own.
@@ -82,7 +100,7 @@ impl World {
     pub fn parts(&self, seed: u64, journal_dir: Option<PathBuf>) -> (Parts, Settings) {
         let entropy = Arc::new(SeededEntropy::new(seed));
         let pacer = Arc::new(Pacer::new(self.clock.clone(), Pacing::default()));
-        let transport = HyperTransport::new(self.clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
+        let transport = HyperTransport::new(self.clock.clone(), pacer.clone(), &self.transport).unwrap();
         let parts = Parts {
             store: self.store.clone(),
             bus: self.bus.clone().map(|bus| Arc::new(bus) as _),
@@ -98,6 +116,7 @@ impl World {
         };
         let mut settings = Settings::new("http://localhost:7420".parse().unwrap());
         settings.return_to_origins = vec!["https://app.example.com".to_owned()];
+        settings.issuer = self.issuer.clone().map(Arc::new);
         (parts, settings)
     }
 
@@ -123,7 +142,7 @@ impl World {
 }
 
 /// What seals everything; `seed` makes its randomness its own.
-fn barrier(seed: u64) -> Barrier {
+pub fn barrier(seed: u64) -> Barrier {
     Barrier::new(&RootKey::parse(SEALING_KEY).unwrap(), &[], Arc::new(SeededEntropy::new(seed)))
 }
 

@@ -1,6 +1,7 @@
 //! Who our clients are, wherever they come from.
 
 mod document;
+mod operator;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,7 +12,8 @@ use tokenkeep_core::{
 };
 use tokenkeep_oauth::issuer::client::check_document_url;
 
-use super::{IssuerSettings, Issuer};
+pub use self::operator::{ChangeClient, ClientFilter, ClientListing, ClientView, Deleted, NewClient};
+use super::{Issuer, IssuerSettings};
 use crate::{
     Error,
     barrier::Hashes,
