@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use axum::extract::{FromRequest, Request};
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
 use bytes::Buf;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -58,26 +61,40 @@ impl<T: DeserializeOwned> FromRequest<AppState> for OptionalJson<T> {
     }
 }
 
-/// The whole body, in memory that is wiped: it may hold tokens.
+/// Why a body was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// It is larger than allowed.
+    TooLarge,
+    /// The connection broke.
+    Cut,
+    /// It took too long.
+    Late,
+}
+
+/// The whole body, at most [`MAX_BODY`], in memory that is wiped: it may hold tokens.
 pub(crate) async fn read(request: Request, state: &AppState) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let too_large = || Problem::new(PAYLOAD_TOO_LARGE, "a body may be at most 64 KiB");
-    let announced = http_body::Body::size_hint(request.body()).lower();
-    if announced > MAX_BODY as u64 {
-        return Err(too_large());
+    read_within(request.into_body(), MAX_BODY, state).await.map_err(|unread| match unread {
+        Unread::TooLarge => Problem::new(PAYLOAD_TOO_LARGE, "a body may be at most 64 KiB"),
+        Unread::Cut => Problem::invalid("the body was cut off"),
+        Unread::Late => Problem::new(REQUEST_TIMEOUT, "the body did not arrive within 30 s"),
+    })
+}
+
+/// The same with another limit, in bytes.
+pub(crate) async fn read_within(mut body: Body, limit: usize, state: &AppState) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let announced = usize::try_from(http_body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(Unread::TooLarge);
     }
-    let mut body = request.into_body();
     let all = async {
         // Room for all of it at once: growing would leave copies behind that nobody wipes.
-        let mut all = Zeroizing::new(Vec::with_capacity(if announced > 0 {
-            usize::try_from(announced).unwrap_or(MAX_BODY)
-        } else {
-            MAX_BODY
-        }));
+        let mut all = Zeroizing::new(Vec::with_capacity(if announced > 0 { announced } else { limit }));
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Problem::invalid("the body was cut off"))?;
+            let frame = frame.map_err(|_| Unread::Cut)?;
             if let Some(data) = frame.data_ref() {
-                if all.len() + data.remaining() > MAX_BODY {
-                    return Err(too_large());
+                if all.len() + data.remaining() > limit {
+                    return Err(Unread::TooLarge);
                 }
                 all.extend_from_slice(data);
             }
@@ -87,17 +104,24 @@ pub(crate) async fn read(request: Request, state: &AppState) -> Result<Zeroizing
     tokio::select! {
         biased;
         read = all => read,
-        () = state.clock().sleep(PATIENCE) => {
-            Err(Problem::new(REQUEST_TIMEOUT, "the body did not arrive within 30 s"))
-        }
+        () = state.clock().sleep(PATIENCE) => Err(Unread::Late),
     }
 }
 
 /// Whether the body says that it is JSON.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::to_str) else { return false };
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers)
+        .is_some_and(|kind| kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")))
+}
+
+/// Whether the body says that it is a form.
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|kind| kind == "application/x-www-form-urlencoded")
+}
+
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

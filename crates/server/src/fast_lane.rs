@@ -10,6 +10,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -28,6 +29,7 @@ use crate::{
     AppState,
     auth::{self, Door},
     extract::decode_into,
+    peer::Peer,
     request_id::{self, X_REQUEST_ID},
     token_reply::{self, DEFAULT_MIN_TTL, MAX_MIN_TTL},
 };
@@ -38,13 +40,20 @@ pub struct FastLane {
     state: AppState,
     router: Router,
     door: Door,
+    peer: Option<Peer>,
 }
 
 impl FastLane {
     /// The face as it shows at `door`.
     pub fn new(state: AppState, door: Door) -> Self {
         let router = crate::router(state.clone());
-        Self { state, router, door }
+        Self { state, router, door, peer: None }
+    }
+
+    /// The same for a connection from `peer`.
+    #[must_use]
+    pub fn from_peer(self, peer: IpAddr) -> Self {
+        Self { peer: Some(Peer(peer.to_canonical())), ..self }
     }
 
     /// The reply, if this is a request for a token that is cached and fresh.
@@ -177,6 +186,9 @@ impl FastLane {
             return LaneFuture::Ready(Some(response));
         }
         request.extensions_mut().insert(self.door);
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
         let mut router = self.router.clone();
         LaneFuture::Routed(Box::pin(async move {
             let Ok(response) = router.call(request.map(Body::new)).await;

@@ -28,6 +28,7 @@ mod oauth;
 mod observe;
 mod openapi;
 mod pages;
+mod peer;
 mod problem;
 mod request_id;
 mod router;

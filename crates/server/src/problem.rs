@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use tokenkeep_core::InvalidIdentifier;
 use tokenkeep_engine::{Blame, Error};
+use tokenkeep_oauth::issuer::challenge::BearerChallenge;
 
 /// What kind of problem: its stable code, its status, and its title for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl From<InvalidIdentifier> for Problem {
 }
 
 /// What went wrong behind us is told to the operator with its causes; the caller sees the first sentence only.
-fn log(error: &Error) {
+pub(crate) fn log(error: &Error) {
     if matches!(error.blame(), Blame::Operator | Blame::Us) {
         let mut cause = String::new();
         let mut next = std::error::Error::source(error);
@@ -154,13 +155,17 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tokenkeep\""));
+            headers.insert(header::WWW_AUTHENTICATE, BearerChallenge::default().to_header());
         }
         if let Some(wait) = self.retry_after {
-            // Whole seconds (RFC 9110 10.2.3), rounded up: who comes back too early is only told to wait again.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            headers.insert(header::RETRY_AFTER, retry_after(wait));
         }
         response
     }
+}
+
+/// Whole seconds (RFC 9110 10.2.3), rounded up: who comes back too early is only told to wait again.
+pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    HeaderValue::from(seconds.max(1))
 }

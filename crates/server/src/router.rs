@@ -11,7 +11,7 @@ use crate::{
     AppState,
     api::{connect, connections, health, instances, integrations, keys, providers, stats, subjects},
     connect_page,
-    oauth::callback,
+    oauth::{self, callback},
     observe::observe,
     problem::{INVALID_IDENTIFIER, METHOD_NOT_ALLOWED, Problem, ROUTE_NOT_FOUND},
 };
@@ -49,6 +49,7 @@ pub fn router(state: AppState) -> Router {
         .route("/callback", get(callback::query).post(callback::form))
         .route("/oauth/return", get(callback::returned));
     routes
+        .merge(oauth::routes(&state))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(state.clone(), observe))

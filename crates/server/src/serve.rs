@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -92,8 +93,8 @@ pub async fn serve(
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok(Some(Stream::Tcp(stream))) => house.welcome(stream, place),
-            Ok(Some(Stream::Unix(stream))) => house.welcome(stream, place),
+            Ok(Some(Stream::Tcp(stream, peer))) => house.welcome(house.lane.clone().from_peer(peer), stream, place),
+            Ok(Some(Stream::Unix(stream))) => house.welcome(house.lane.clone(), stream, place),
             Ok(None) => tracing::warn!("another user tried the local socket and was turned away"),
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -127,7 +128,7 @@ fn http() -> http1::Builder {
 }
 
 enum Stream {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, IpAddr),
     Unix(tokio::net::UnixStream),
 }
 
@@ -135,10 +136,10 @@ enum Stream {
 async fn accept(listener: &Listener) -> io::Result<Option<Stream>> {
     match listener {
         Listener::Tcp(tcp) => {
-            let (stream, _) = tcp.accept().await?;
+            let (stream, peer) = tcp.accept().await?;
             // Answers are small and complete: waiting for more to send only delays them.
             stream.set_nodelay(true)?;
-            Ok(Some(Stream::Tcp(stream)))
+            Ok(Some(Stream::Tcp(stream, peer.ip())))
         }
         Listener::Unix(unix) => {
             let (stream, _) = unix.accept().await?;
@@ -184,9 +185,14 @@ impl Service<Request<Incoming>> for Counted {
 
 impl House {
     /// Serves one connection in a task of its own.
-    fn welcome(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, place: OwnedSemaphorePermit) {
+    fn welcome(
+        &self,
+        lane: FastLane,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        place: OwnedSemaphorePermit,
+    ) {
         let requests = Arc::new(AtomicU64::new(0));
-        let counted = Counted { lane: self.lane.clone(), requests: Arc::clone(&requests) };
+        let counted = Counted { lane, requests: Arc::clone(&requests) };
         let connection = self.http.serve_connection(TokioIo::new(stream), counted);
         let closing = self.closing.subscribe();
         let (clock, look) = (Arc::clone(&self.clock), self.look);

@@ -6,7 +6,7 @@ use tokenkeep_core::ports::{Clock, Entropy};
 use tokenkeep_engine::Engine;
 use url::Url;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, oauth::issuing::Issuing};
 
 /// What every handler can reach. Cheap to clone: layers, handlers and extractors each have one of their own.
 #[derive(Clone, Debug)]
@@ -18,6 +18,7 @@ pub struct Reach {
     pub(crate) engine: Engine,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
+    pub(crate) issuing: Option<Issuing>,
 }
 
 impl Deref for AppState {
@@ -41,7 +42,8 @@ impl AppState {
     pub fn new(engine: Engine, settings: Settings) -> Self {
         let metrics = Metrics::new();
         engine.metrics().register(|registry| metrics.register(registry));
-        Self(Arc::new(Reach { engine, metrics, settings }))
+        let issuing = engine.issuer().cloned().map(Issuing::new);
+        Self(Arc::new(Reach { engine, metrics, settings, issuing }))
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {

@@ -7,7 +7,11 @@ use tokenkeep_core::{
 };
 use tokenkeep_oauth::{
     Secret,
-    issuer::introspection::{IntrospectionReply, TokenDescription},
+    issuer::{
+        client::AuthMethod,
+        error::OAuthError,
+        introspection::{IntrospectionReply, TokenDescription},
+    },
 };
 
 use super::{Issuer, Refused, VerifiedToken};
@@ -17,6 +21,10 @@ const INACTIVE: Bytes = Bytes::from_static(br#"{"active":false}"#);
 impl Issuer {
     /// The answer, as JSON. Whatever does not count, or is none of the client's business, is inactive.
     pub async fn introspect(&self, client: &Client, token: &Secret) -> Result<Bytes, Refused> {
+        if client.metadata.token_endpoint_auth_method == AuthMethod::None {
+            // RFC 7662 2.1: whoever proves nothing could try out tokens.
+            return Err(OAuthError::invalid_client("a public client may not introspect").into());
+        }
         if let Some(presented) = Presented::parse(token) {
             return self.introspect_refresh_token(client, &presented).await;
         }

@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use tokenkeep_core::{Role, ports::StoreError};
 use tokenkeep_engine::{
     Caller, Engine, NewKey, Parts, Settings,
-    barrier::{Barrier, RootKey},
+    barrier::{Barrier, RootKey, verify_or_create},
     catalogue::{Catalogue, parse_provider_toml},
+    records::Records,
     system::SystemEntropy,
     transport::{HyperTransport, Pacer, Pacing, TransportOptions},
 };
@@ -35,6 +36,8 @@ pub(crate) struct TestApp {
     pub(crate) state: AppState,
     /// The key that requests are made with unless they say otherwise: an admin's.
     pub(crate) key: String,
+    /// What the engine keeps, for tests that put something there behind its back.
+    pub(crate) records: Records,
     outage: Arc<AtomicBool>,
 }
 
@@ -63,29 +66,33 @@ impl TestApp {
         );
         let catalogue = Catalogue::with(vec![parse_provider_toml("fake", &fake).unwrap()]).unwrap();
         let outage = Arc::new(AtomicBool::new(false));
-        let store = Layered::around(Arc::new(Memory::new()), Outage(outage.clone()));
+        let store = Arc::new(Layered::around(Arc::new(Memory::new()), Outage(outage.clone())));
+        let root = RootKey::generate(&*entropy);
+        let barrier = || Barrier::new(&root, &[], entropy.clone());
         let pacer = Arc::new(Pacer::new(shared_clock.clone(), Pacing::default()));
         let transport = HyperTransport::new(shared_clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
         let mut settings = Settings::new("http://localhost:7420".parse().unwrap());
         settings.return_to_origins = vec!["https://app.example.com".to_owned()];
         change(&mut settings);
         let parts = Parts {
-            store: Arc::new(store),
+            store: store.clone(),
             bus: None,
             shared_cache: None,
             counter: None,
-            barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
+            barrier: barrier(),
             transport: Arc::new(transport),
             pacer: Some(pacer),
             catalogue,
             journal_dir: None,
-            clock: shared_clock,
-            entropy,
+            clock: shared_clock.clone(),
+            entropy: entropy.clone(),
         };
         let engine = Engine::start(parts, settings).await.unwrap();
         let state = AppState::new(engine.clone(), http);
         let key = key(&engine, Role::Admin, None).await;
-        Self { clock, provider, engine, state, key, outage }
+        let barrier = verify_or_create(barrier(), &*store, &clock).await.unwrap();
+        let records = Records::new(store, Arc::new(barrier), shared_clock, false);
+        Self { clock, provider, engine, state, key, records, outage }
     }
 
     /// Another key: of `role`, bound to these tenants if any are named.
@@ -144,6 +151,13 @@ impl TestApp {
 
     pub(crate) async fn send_at(&self, door: Door, request: Request<Body>) -> Answered {
         let Ok(response) = FastLane::new(self.state.clone(), door).oneshot(request).await;
+        read(response).await
+    }
+
+    /// Sends it as a connection from `peer` does.
+    pub(crate) async fn send_from(&self, peer: &str, request: Request<Body>) -> Answered {
+        let lane = FastLane::new(self.state.clone(), Door::Network).from_peer(peer.parse().unwrap());
+        let Ok(response) = lane.oneshot(request).await;
         read(response).await
     }
 

@@ -9,6 +9,7 @@ mod connections;
 mod fast_lane;
 mod hostile;
 mod instances;
+mod issuer;
 mod keys;
 mod operations;
 mod outages;

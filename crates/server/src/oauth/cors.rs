@@ -1,0 +1,28 @@
+//! What lets clients in browsers, on any site, speak to us. They bring what they need in the request itself: no cookie
+//! of ours counts there, and none is sent.
+
+use std::time::Duration;
+
+use axum::routing::MethodRouter;
+use http::{HeaderName, Method, StatusCode, header};
+use tower_http::cors::{Any, CorsLayer};
+
+use crate::AppState;
+
+/// MCP clients send it with every request.
+const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+/// For so long a browser need not ask again: the longest that any of them takes.
+const REMEMBERED: Duration = Duration::from_hours(24);
+
+/// Opens a route to every site. The layer answers `OPTIONS` itself, but only where the route takes it.
+pub(crate) fn open(route: MethodRouter<AppState>) -> MethodRouter<AppState> {
+    let preflight = async || StatusCode::NO_CONTENT;
+    let layer = CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, MCP_PROTOCOL_VERSION])
+        .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
+        .max_age(REMEMBERED);
+    route.options(preflight).layer(layer)
+}

@@ -1,0 +1,172 @@
+//! How clients prove themselves, at every endpoint alike.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, header};
+use serde_json::{Value, json};
+use tokenkeep_core::ports::Clock;
+use tokenkeep_oauth::{
+    client_assertion::ASSERTION_TYPE,
+    issuer::{
+        client::{AuthMethod, GrantType},
+        jws::{Algorithm, TokenKey},
+    },
+};
+
+use super::{ISSUER, IssuerApp, SECRET, basic, client, posted};
+
+const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
+
+#[tokio::test]
+async fn every_endpoint_enforces_the_registered_auth_method() {
+    let app = IssuerApp::start().await;
+    for path in ["/token", "/introspect", "/revoke"] {
+        let ask = async |id: &str, how: &str, secret: &str| {
+            let mut form = vec![CREDENTIALS, ("token", "x")];
+            if how != "basic" {
+                form.push(("client_id", id));
+            }
+            if how == "post" {
+                form.push(("client_secret", secret));
+            }
+            app.post(path, (how == "basic").then_some((id, secret)), &form).await
+        };
+        for (id, registered) in [("backend", "basic"), ("poster", "post"), ("native", "none")] {
+            for how in ["basic", "post", "none"] {
+                let answer = ask(id, how, SECRET).await;
+                if how == registered {
+                    // What a public client may do there is another question.
+                    assert!(registered == "none" || answer.status == 200, "{path} {id} {how} {answer:?}");
+                } else {
+                    answer.refused(401, "invalid_client");
+                }
+            }
+        }
+        for (id, how, secret) in [
+            ("backend", "basic", "wrong"),
+            ("backend", "basic", ""),
+            ("poster", "post", "wrong"),
+            ("nobody", "basic", SECRET),
+            ("nobody", "none", ""),
+        ] {
+            ask(id, how, secret).await.refused(401, "invalid_client");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_basic_header_is_401_with_a_challenge() {
+    let app = IssuerApp::start().await;
+    for path in ["/token", "/introspect", "/revoke"] {
+        for malformed in ["Basic", "Basic !!!", "Basic bm9jb2xvbg==", "Bearer x"] {
+            let mut request = posted(path, None, &[CREDENTIALS, ("token", "x")]);
+            request.headers_mut().insert(header::AUTHORIZATION, malformed.parse().unwrap());
+            let answer = app.app.send(request).await;
+            answer.refused(401, "invalid_client");
+            assert!(answer.header("www-authenticate").unwrap().starts_with("Basic realm="), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_client_is_told_so_that_it_registers_again() {
+    let app = IssuerApp::start().await;
+    let form = [("grant_type", "refresh_token"), ("client_id", "client_gone"), ("refresh_token", "x")];
+    app.post("/token", None, &form).await.refused(401, "invalid_client");
+}
+
+#[tokio::test]
+async fn parameters_come_once_in_a_form_and_never_in_the_address() {
+    let app = IssuerApp::start().await;
+    let ask = async |path: &str, kind: Option<&str>, body: String| {
+        let mut request = Request::post(path).header(header::AUTHORIZATION, basic("backend", SECRET));
+        if let Some(kind) = kind {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        app.app.send(request.body(Body::from(body)).unwrap()).await
+    };
+    let kind = "application/x-www-form-urlencoded";
+    let form = Some(kind);
+    let good = "grant_type=client_credentials".to_owned();
+    assert_eq!(ask("/token", Some("application/x-www-form-urlencoded; charset=UTF-8"), good.clone()).await.status, 200);
+    ask("/token", Some("application/json"), r#"{"grant_type":"client_credentials"}"#.into())
+        .await
+        .refused(415, "invalid_request");
+    ask("/token", None, good.clone()).await.refused(415, "invalid_request");
+    ask("/token?grant_type=client_credentials", form, String::new()).await.refused(400, "invalid_request");
+    ask("/token", form, format!("{good}&{good}")).await.refused(400, "invalid_request");
+    ask("/token", form, format!("{good}&x={}", "y".repeat(65_536))).await.refused(413, "invalid_request");
+    assert_eq!(app.get("/token?grant_type=client_credentials").await.status, 405);
+    // A secret in the address proves nothing.
+    let query = format!("/token?client_id=poster&client_secret={}", SECRET.replace(' ', "+"));
+    let request = Request::post(query).header(header::CONTENT_TYPE, kind);
+    app.app.send(request.body(Body::from(good)).unwrap()).await.refused(401, "invalid_client");
+}
+
+#[tokio::test]
+async fn whoever_guesses_secrets_waits_and_nobody_else_does() {
+    let app = IssuerApp::start().await;
+    let ask = async |peer: &str, id: &str, secret: &str| {
+        app.app.send_from(peer, posted("/token", Some((id, secret)), &[CREDENTIALS])).await
+    };
+    for _ in 0..30 {
+        ask("192.0.2.1", "backend", "guess").await.refused(401, "invalid_client");
+    }
+    let late = ask("192.0.2.1", "backend", SECRET).await;
+    late.refused(429, "temporarily_unavailable");
+    assert_eq!(late.header("retry-after"), Some("60"));
+    let late =
+        app.app.send_from("192.0.2.1", posted("/introspect", Some(("backend", SECRET)), &[("token", "x")])).await;
+    late.refused(429, "temporarily_unavailable");
+    assert_eq!(ask("192.0.2.2", "backend", SECRET).await.status, 200, "the client itself is elsewhere");
+    assert_eq!(ask("192.0.2.1", "gate", SECRET).await.status, 200, "another client");
+    app.app.clock.advance(Duration::from_mins(1));
+    assert_eq!(ask("192.0.2.1", "backend", SECRET).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_assertion_is_for_us_alive_and_used_once() {
+    let stored = TokenKey::generate(Algorithm::Es256, &[7; 32]).unwrap();
+    let key = TokenKey::from_stored(Algorithm::Es256, &stored).unwrap();
+    let jwk = key.public_jwk().unwrap();
+    let app = IssuerApp::with(|told| {
+        let mut signer = client("signer", AuthMethod::PrivateKeyJwt, &[GrantType::ClientCredentials]);
+        signer.metadata.jwks = Some(serde_json::from_value(json!({"keys": [jwk]})).unwrap());
+        told.clients.push(signer);
+    })
+    .await;
+    let now = app.app.clock.now().wall.as_second();
+    let claims = |change: Value| {
+        let mut all =
+            json!({"iss": "signer", "sub": "signer", "aud": ISSUER, "iat": now, "exp": now + 60, "jti": "j1"});
+        all.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        signed(&stored, key.kid(), &all)
+    };
+    let ask = async |assertion: &str| {
+        let form = [CREDENTIALS, ("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion)];
+        app.post("/token", None, &form).await
+    };
+    let good = claims(json!({}));
+    assert_eq!(ask(&good).await.status, 200);
+    ask(&good).await.refused(401, "invalid_client");
+    assert_eq!(ask(&claims(json!({"jti": "j2", "aud": format!("{ISSUER}/token")}))).await.status, 200);
+    for wrong in [
+        json!({"jti": "j3", "aud": "https://other.example"}),
+        json!({"jti": "j4", "exp": now - 60}),
+        json!({"jti": "j5", "exp": now + 86_400 * 30}),
+        json!({"jti": "j6", "iss": "backend", "sub": "backend"}),
+        json!({"jti": null}),
+    ] {
+        ask(&claims(wrong.clone())).await.refused(401, "invalid_client");
+    }
+    let other = TokenKey::generate(Algorithm::Es256, &[8; 32]).unwrap();
+    let all = json!({"iss": "signer", "sub": "signer", "aud": ISSUER, "exp": now + 60, "jti": "j7"});
+    ask(&signed(&other, key.kid(), &all)).await.refused(401, "invalid_client");
+}
+
+fn signed(pkcs8: &[u8], kid: &str, claims: &Value) -> String {
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+    header.kid = Some(kid.to_owned());
+    jsonwebtoken::encode(&header, claims, &jsonwebtoken::EncodingKey::from_ec_der(pkcs8)).unwrap()
+}
