@@ -1,9 +1,16 @@
 //! What can be typed. Nothing here does anything; `commands` does.
 
+mod issuing;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokenkeep_core::{ConnectionId, IntegrationId, Subject, Tenant};
+
+pub(crate) use self::issuing::{
+    ClientMetadata, Clients, CreateClient, DeleteClients, Grants, ListClients, ListGrants, SigningKeys, WhichGrant,
+    WhichGrants,
+};
 
 /// Keeps, refreshes and serves the OAuth tokens an application lives on.
 #[derive(Debug, Parser)]
@@ -78,6 +85,22 @@ pub(crate) enum Command {
         command: Option<Keys>,
         #[command(flatten)]
         list: Output,
+    },
+    /// Who may ask our authorization server for tokens
+    #[command(args_conflicts_with_subcommands = true)]
+    Clients {
+        #[command(subcommand)]
+        command: Option<Clients>,
+        #[command(flatten)]
+        list: ListClients,
+    },
+    /// What people allowed those clients
+    #[command(args_conflicts_with_subcommands = true)]
+    Grants {
+        #[command(subcommand)]
+        command: Option<Grants>,
+        #[command(flatten)]
+        list: ListGrants,
     },
     /// The processes that serve from one store
     #[command(args_conflicts_with_subcommands = true)]
@@ -428,6 +451,14 @@ pub(crate) enum Keys {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+    },
+    /// The keys that sign the access tokens we issue
+    #[command(args_conflicts_with_subcommands = true)]
+    Signing {
+        #[command(subcommand)]
+        command: Option<SigningKeys>,
+        #[command(flatten)]
+        list: Output,
     },
 }
 

@@ -22,6 +22,19 @@ pub(crate) struct SubjectPath(pub(crate) Tenant, pub(crate) Subject);
 #[derive(Debug)]
 pub(crate) struct IdPath<T>(pub(crate) T);
 
+/// `/v1/grants/by-token/{jti}`.
+#[derive(Debug)]
+pub(crate) struct TokenPath(pub(crate) String);
+
+impl<S: Sync> FromRequestParts<S> for TokenPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let [_, jti] = names(parts)?;
+        Ok(Self(jti.into_owned()))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for ConnectionPath {
     type Rejection = Problem;
 

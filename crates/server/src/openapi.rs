@@ -8,7 +8,10 @@ use utoipa::{
     },
 };
 
-use crate::api::{connect, connections, health, instances, integrations, keys, providers, stats, subjects};
+use crate::api::{
+    clients, connect, connections, grants, health, instances, integrations, issuer, keys, providers, signing_keys,
+    stats, subjects,
+};
 
 /// The document, pretty-printed. The same in every run: it is checked in as `docs/openapi.json`.
 pub fn openapi_json() -> String {
@@ -48,6 +51,22 @@ pub fn openapi_json() -> String {
         keys::list,
         keys::create,
         keys::delete,
+        clients::list,
+        clients::get,
+        clients::create,
+        clients::put,
+        clients::rotate_secret,
+        clients::delete,
+        grants::list,
+        grants::get,
+        grants::revoke,
+        grants::revoke_all,
+        grants::get_by_token,
+        grants::revoke_token,
+        signing_keys::list,
+        signing_keys::rotate,
+        issuer::stats,
+        issuer::purge,
         providers::list,
         stats::stats,
         stats::cleanup,
@@ -61,7 +80,8 @@ pub fn openapi_json() -> String {
     components(
         schemas(ProblemBody, ConnectOffer),
         responses(
-            BadRequest, Unauthorized, Forbidden, TooLarge, NotJson, ReauthRequired, TooMany, BadGateway, Unavailable
+            BadRequest, Unauthorized, Forbidden, TooLarge, NotJson, ReauthRequired, TooMany, BadGateway, Unavailable,
+            NoIssuer,
         ),
     ),
     tags(
@@ -70,6 +90,9 @@ pub fn openapi_json() -> String {
         (name = "connect", description = "A user consents"),
         (name = "integrations", description = "Our client at a provider"),
         (name = "keys", description = "Keys to this API"),
+        (name = "clients", description = "Who may ask our authorization server for tokens"),
+        (name = "grants", description = "What subjects allowed clients"),
+        (name = "signing keys", description = "What signs access tokens"),
         (name = "providers", description = "The catalogue"),
         (name = "operations", description = "Health, metrics, statistics, instances"),
     ),
@@ -149,6 +172,13 @@ problem_response! {
     Forbidden, "`forbidden`", {
         "type": "urn:tokenkeep:problem:forbidden", "title": "This key does not allow that", "status": 403,
         "detail": "this key is not bound to that tenant", "code": "forbidden"
+    }
+}
+problem_response! {
+    /// 404
+    NoIssuer, "`no_issuer`: this server issues no tokens", {
+        "type": "urn:tokenkeep:problem:no_issuer", "title": "This server issues no tokens", "status": 404,
+        "detail": "there is no `[issuer]` in the configuration of this server", "code": "no_issuer"
     }
 }
 problem_response! {

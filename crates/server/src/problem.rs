@@ -31,6 +31,7 @@ pub(crate) const INVALID_API_KEY: Kind =
     kind(StatusCode::UNAUTHORIZED, "invalid_api_key", "The API key is missing or unknown");
 pub(crate) const FORBIDDEN: Kind = kind(StatusCode::FORBIDDEN, "forbidden", "This key does not allow that");
 pub(crate) const ROUTE_NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "route_not_found", "There is no such route");
+pub(crate) const NO_ISSUER: Kind = kind(StatusCode::NOT_FOUND, "no_issuer", "This server issues no tokens");
 pub(crate) const METHOD_NOT_ALLOWED: Kind =
     kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This route has no such method");
 pub(crate) const REQUEST_TIMEOUT: Kind =

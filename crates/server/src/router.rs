@@ -9,7 +9,10 @@ use http::Uri;
 
 use crate::{
     AppState,
-    api::{connect, connections, health, instances, integrations, keys, providers, stats, subjects},
+    api::{
+        clients, connect, connections, grants, health, instances, integrations, issuer, keys, providers, signing_keys,
+        stats, subjects,
+    },
     connect_page,
     oauth::{self, callback},
     observe::observe,
@@ -40,6 +43,16 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/instances/{id}", delete(instances::forget))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{id}", delete(keys::delete))
+        .route("/v1/clients", get(clients::list).post(clients::create))
+        .route("/v1/clients/{id}", get(clients::get).put(clients::put).delete(clients::delete))
+        .route("/v1/clients/{id}/secret", post(clients::rotate_secret))
+        .route("/v1/grants", get(grants::list).delete(grants::revoke_all))
+        .route("/v1/grants/{id}", get(grants::get).delete(grants::revoke))
+        .route("/v1/grants/by-token/{jti}", get(grants::get_by_token).delete(grants::revoke_token))
+        .route("/v1/issuer/stats", get(issuer::stats))
+        .route("/v1/issuer/purge", post(issuer::purge))
+        .route("/v1/signing-keys", get(signing_keys::list))
+        .route("/v1/signing-keys/rotate", post(signing_keys::rotate))
         .route("/v1/providers", get(providers::list))
         .route("/v1/stats", get(stats::stats))
         .route("/v1/cleanup", post(stats::cleanup))

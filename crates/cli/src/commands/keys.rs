@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenkeep_oauth::Secret;
 
-use super::{Context, confirm, show, times::relative};
+use super::{Context, confirm, show, signing_keys, times::relative};
 use crate::{
-    args::{Keys, Output, Role},
+    args::{Keys, Output, Role, SigningKeys},
     client::{Call, segment},
     out,
 };
@@ -62,6 +62,7 @@ pub(super) async fn run(context: &Context, command: Keys) -> Result<()> {
             }
             Ok(())
         }
+        Keys::Signing { command, list } => signing_keys::run(context, command.unwrap_or(SigningKeys::List(list))).await,
     }
 }
 

@@ -1,21 +1,25 @@
 //! What the commands do: ask the server, show what it says. One file per resource.
 
 mod cleanup;
+mod clients;
 mod confirm;
 mod connect;
 mod connections;
 mod delete;
 mod doctor;
 mod exec;
+mod grants;
 mod health;
 mod instances;
 mod integrations;
 mod keys;
 mod list;
 mod local;
+mod pages;
 mod password;
 mod providers;
 mod put;
+mod signing_keys;
 mod stats;
 mod store;
 mod times;
@@ -27,7 +31,7 @@ use serde_json::Value;
 use tokenkeep_core::ConnectionId;
 
 use crate::{
-    args::{Arguments, Command, Global, Instances, Integrations, Keys, Output, Providers},
+    args::{Arguments, Clients, Command, Global, Grants, Instances, Integrations, Keys, Output, Providers},
     client::{Answer, Client, segment},
     config::Config,
     environment::Environment,
@@ -82,6 +86,8 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
             providers::run(context, command.unwrap_or(Providers::List { filter: None, output: list }))?;
         }
         Command::Keys { command, list } => keys::run(context, command.unwrap_or(Keys::List(list))).await?,
+        Command::Clients { command, list } => clients::run(context, command.unwrap_or(Clients::List(list))).await?,
+        Command::Grants { command, list } => grants::run(context, command.unwrap_or(Grants::List(list))).await?,
         Command::Instances { command, list } => {
             instances::run(context, command.unwrap_or(Instances::List(list))).await?;
         }

@@ -12,7 +12,7 @@ pub(super) async fn run(context: &Context, output: Output) -> Result<()> {
 }
 
 /// Every number under its path: what is counted may grow without this command knowing.
-fn lines(prefix: &str, value: &Value) -> Result<()> {
+pub(super) fn lines(prefix: &str, value: &Value) -> Result<()> {
     match value {
         Value::Object(members) => members.iter().try_for_each(|(name, value)| {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };

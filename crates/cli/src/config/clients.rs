@@ -12,7 +12,7 @@ section! {
     MANY "client" OAuthClient {
         /// Its id.
         client_id: Option<String> = None, Text "\"backend\"";
-        /// Its secret, at least 16 characters that nobody can guess. Public clients have none.
+        /// Its secret, at least 20 characters that nobody can guess. Public clients have none.
         client_secret: Option<Secret> = None, Text "\"...\"";
         /// A file that holds it.
         client_secret_file: Option<PathBuf> = None, Text "\"/run/secrets/backend-client-secret\"";

@@ -28,8 +28,8 @@ use crate::config::{Config, Integration, Issuer, IssuerResource, OAuthClient, se
 
 /// The word for signing in with an admin key.
 const LOCAL: &str = "local";
-/// The shortest secret of a client, in characters.
-const MIN_CLIENT_SECRET: usize = 16;
+/// The shortest secret that somebody chose, in characters.
+const MIN_SECRET: usize = 20;
 const ACCESS_TOKEN_TTL: std::ops::RangeInclusive<u64> = 60..=30 * DAY;
 const REFRESH_TOKEN_TTL: std::ops::RangeInclusive<u64> = 300..=365 * DAY;
 const DAY: u64 = 24 * 60 * 60;
@@ -127,14 +127,28 @@ fn registration(issuer: &Issuer) -> Result<Registration> {
     match (issuer.registration.as_str(), token) {
         ("open", None) => Ok(Registration::Open),
         ("off", None) => Ok(Registration::Off),
-        ("token", Some(token)) if token.expose_secret().len() >= MIN_CLIENT_SECRET => Ok(Registration::Token(token)),
-        ("token", Some(_)) => bail!("`registration_token` is shorter than {MIN_CLIENT_SECRET} characters"),
+        ("token", Some(token)) => {
+            check_given("registration_token", &token)?;
+            Ok(Registration::Token(token))
+        }
         ("token", None) => {
             bail!("`registration = \"token\"` needs `registration_token` (or `registration_token_file`)")
         }
         ("open" | "off", Some(_)) => bail!("`registration_token` goes with `registration = \"token\"`"),
         _ => bail!("`registration` must be one of `open`, `token`, `off`"),
     }
+}
+
+/// That nobody guesses it, and that it can be sent in a header.
+fn check_given(name: &str, secret: &Secret) -> Result<()> {
+    let text = secret.expose_secret();
+    if text.len() < MIN_SECRET || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        bail!(
+            "`{name}` must be at least {MIN_SECRET} printable ASCII characters without spaces; `tokenkeep secret random` \
+             makes one"
+        );
+    }
+    Ok(())
 }
 
 fn algorithm(word: &str) -> Result<Algorithm> {
@@ -300,9 +314,7 @@ fn client(from: &OAuthClient, resources: &[ProtectedResource]) -> Result<ConfigC
         bail!("`client_id` is the address of a document: such clients describe themselves and need no entry");
     }
     let secret = secret("client_secret", from.client_secret.as_ref(), from.client_secret_file.as_deref())?;
-    if secret.as_ref().is_some_and(|secret| secret.expose_secret().chars().count() < MIN_CLIENT_SECRET) {
-        bail!("`client_secret` is shorter than {MIN_CLIENT_SECRET} characters; `tokenkeep secret random` makes one");
-    }
+    secret.iter().try_for_each(|secret| check_given("client_secret", secret))?;
     let metadata = metadata(from, secret.is_some())?;
     match (metadata.token_endpoint_auth_method, &secret) {
         (method, None) if method.has_secret() => bail!("`client_secret` (or `client_secret_file`) is missing"),

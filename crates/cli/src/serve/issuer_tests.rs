@@ -126,7 +126,7 @@ fn hs256_has_a_key_of_its_own() {
 #[test]
 fn clients_are_what_they_have() {
     let of = |text: &str| with("", &format!("[[client]]\nclient_id = \"c\"\n{text}")).map(|s| s.clients[0].clone());
-    let backend = of("client_secret = \"0123456789abcdef\"\nname = \"Backend\"").unwrap();
+    let backend = of("client_secret = \"0123456789abcdefghij\"\nname = \"Backend\"").unwrap();
     assert_eq!(backend.metadata.token_endpoint_auth_method, AuthMethod::ClientSecretBasic);
     assert_eq!(backend.metadata.grant_types, [GrantType::ClientCredentials].into());
     assert_eq!(backend.metadata.client_name.as_deref(), Some("Backend"));
@@ -137,7 +137,7 @@ fn clients_are_what_they_have() {
     assert_eq!(public.resources.unwrap().len(), 1);
     let signs = of("jwks_uri = \"https://c.example/jwks\"").unwrap();
     assert_eq!(signs.metadata.token_endpoint_auth_method, AuthMethod::PrivateKeyJwt);
-    let plain = "Op-chosen, in the clear: 0123456789abcdef";
+    let plain = "Operator-chosen-0123456789abcdefghij";
     assert!(!format!("{:?}", of(&format!("client_secret = \"{plain}\"")).unwrap()).contains(plain));
 }
 
@@ -150,8 +150,8 @@ fn what_is_missing_or_wrong_is_named() {
         ("access_token_ttl = 7200\nrefresh_token_ttl = 3600", "", "shorter than"),
         ("registration = \"closed\"", "", "`open`, `token`, `off`"),
         ("registration = \"token\"", "", "`registration_token`"),
-        ("registration = \"token\"\nregistration_token = \"short\"", "", "shorter than 16"),
-        ("registration_token = \"0123456789abcdef\"", "", "goes with"),
+        ("registration = \"token\"\nregistration_token = \"short\"", "", "at least 20"),
+        ("registration_token = \"0123456789abcdefghij\"", "", "goes with"),
         ("algorithm = \"none\"", "", "`ES256`"),
         ("interaction_url = \"http://app.example.com\"", "", "`interaction_url`"),
         ("document_hosts = [\"https://a.example\"]", "", "`document_hosts`"),
@@ -166,18 +166,18 @@ fn what_is_missing_or_wrong_is_named() {
         ("", "[[client]]\nname = \"x\"", "`client_id`"),
         ("", "[[client]]\nclient_id = \"https://c.example/x.json\"", "address of a document"),
         ("", "[[client]]\nclient_id = \"c\"", "proves itself"),
-        ("", "[[client]]\nclient_id = \"c\"\nclient_secret = \"short\"", "shorter than 16"),
+        ("", "[[client]]\nclient_id = \"c\"\nclient_secret = \"short\"", "at least 20"),
         ("", "[[client]]\nclient_id = \"c\"\nauth_method = \"client_secret_post\"", "`client_secret`"),
         ("", "[[client]]\nclient_id = \"c\"\nauth_method = \"digest\"", "`client_secret_basic`"),
         ("", "[[client]]\nclient_id = \"c\"\nredirect_uris = [\"http://a.example\"]", "`redirect_uris`"),
         (
             "",
-            "[[client]]\nclient_id = \"c\"\nclient_secret = \"0123456789abcdef\"\nresources = [\"https://x.example\"]",
+            "[[client]]\nclient_id = \"c\"\nclient_secret = \"0123456789abcdefghij\"\nresources = [\"https://x.example\"]",
             "there is no",
         ),
         (
             "",
-            "[[client]]\nclient_id = \"c\"\nclient_secret = \"0123456789abcdef\"\ngrant_types = [\"password\"]",
+            "[[client]]\nclient_id = \"c\"\nclient_secret = \"0123456789abcdefghij\"\ngrant_types = [\"password\"]",
             "`grant_types`",
         ),
         ("", "[[client]]\nclient_id = \"c\"\njwks_file = \"/nonexistent\"", "`jwks_file`"),

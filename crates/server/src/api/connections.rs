@@ -13,7 +13,7 @@ use tokenkeep_engine::{ConnectionFilter, ConnectionView, Given, PutMode, PutToke
 use tokenkeep_oauth::Secret;
 use utoipa::ToSchema;
 
-use super::{Created, time};
+use super::{Created, page_limit, time};
 use crate::{
     AppState,
     auth::Auth,
@@ -23,12 +23,6 @@ use crate::{
     problem::Problem,
     token_reply,
 };
-
-/// How many connections a page holds when nobody says.
-const DEFAULT_LIMIT: u32 = 100;
-
-/// The most connections in one page.
-const MAX_LIMIT: u32 = 1000;
 
 /// An access token that is fresh for at least `min_ttl`.
 #[utoipa::path(
@@ -271,16 +265,12 @@ pub(crate) async fn list(
     params: Params,
 ) -> Result<axum::Json<ConnectionList>, Problem> {
     let params = params.only(&["provider", "tenant", "subject", "status", "limit", "cursor"])?;
-    let expected = "a number from 1 to 1000";
     let filter = ConnectionFilter {
         provider: params.identifier("provider")?,
         tenant: params.identifier("tenant")?,
         subject: params.identifier("subject")?,
         status: params.get("status")?.map(status_of).transpose()?,
-        limit: match params.parse("limit", expected)?.unwrap_or(DEFAULT_LIMIT) {
-            limit @ 1..=MAX_LIMIT => limit,
-            _ => return Err(crate::extract::not("limit", expected)),
-        },
+        limit: page_limit(&params)?,
         cursor: params.get("cursor")?.map(str::to_owned),
     };
     let listing = state.engine.connections().list(&caller, filter).await?;

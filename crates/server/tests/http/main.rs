@@ -4,6 +4,7 @@
 
 mod app;
 mod bad_requests;
+mod clients;
 mod connect;
 mod connections;
 mod fast_lane;
