@@ -9,11 +9,13 @@ use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
 
 use crate::ProviderId;
 
+mod identity;
 mod resolve;
 mod template;
 
+pub use identity::{EmailSource, Identity, IdentitySource, OrganizationSource};
 pub use resolve::{ParamError, ResolvedLogin, ResolvedProvider};
-pub use template::{TemplateError, check_host, check_text, check_url};
+pub use template::{TemplateError, check_host, check_text, check_url, is_template};
 
 /// One entry of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Provider {
     pub issuer: Option<String>,
     /// Where the signed-in user is described.
     pub userinfo_url: Option<String>,
+    /// How it is known who signed in; without it, as OIDC has it where there is an issuer, and not at all elsewhere.
+    pub identity: Option<Identity>,
     /// How a username and a password bring a token, where they do.
     pub login: Option<Login>,
     /// Hosts (`host` or `host:port`) a token of this provider may be sent to; the first is the default. One with a
@@ -79,6 +83,7 @@ impl Provider {
             device_authorization_url: None,
             issuer: None,
             userinfo_url: None,
+            identity: None,
             login: None,
             api_hosts: Vec::new(),
             default_scope: None,

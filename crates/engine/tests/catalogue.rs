@@ -195,6 +195,7 @@ fn violations(root: &Value, schema: &Value, value: &Value, path: &str, found: &m
                     "string" => value.is_string(),
                     "integer" => value.is_i64() || value.is_u64(),
                     "array" => value.is_array(),
+                    "boolean" => value.is_boolean(),
                     "object" => value.is_object(),
                     other => panic!("the walker does not know type {other}"),
                 };

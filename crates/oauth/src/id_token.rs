@@ -16,7 +16,8 @@ pub const CLOCK_SKEW: Duration = Duration::from_mins(1);
 /// What an `id_token` must say to be ours.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// The provider's issuer.
+    /// The provider's issuer. `{claim}` stands for a claim of the token: Microsoft's issuer names the directory that
+    /// the user is in.
     pub issuer: &'a str,
     /// Our client id.
     pub client_id: &'a str,
@@ -66,6 +67,16 @@ pub fn parse_direct_id_token(
     expected: Expected<'_>,
     now: Timestamp,
 ) -> Result<Identity, IdTokenError> {
+    let claims = parse_direct_claims(id_token, expected, now)?;
+    let text = |name: &str| claims[name].as_str().map(str::to_owned);
+    // Apple writes booleans as strings.
+    let email_verified = claims["email_verified"] == true || claims["email_verified"] == "true";
+    let subject = text("sub").ok_or(IdTokenError::Malformed)?;
+    Ok(Identity { subject, email: text("email"), email_verified, name: text("name") })
+}
+
+/// The same, with every claim as it stands there.
+pub fn parse_direct_claims(id_token: &Secret, expected: Expected<'_>, now: Timestamp) -> Result<Value, IdTokenError> {
     #[derive(Deserialize)]
     struct Claims {
         iss: String,
@@ -74,18 +85,16 @@ pub fn parse_direct_id_token(
         azp: Option<String>,
         exp: Value,
         nonce: Option<Secret>,
-        email: Option<String>,
-        email_verified: Option<Value>,
-        name: Option<String>,
     }
     let mut parts = id_token.expose_secret().split('.');
     let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(IdTokenError::Malformed);
     };
     let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).map_err(|_| IdTokenError::Malformed)?;
+    let all: Value = serde_json::from_slice(&payload).map_err(|_| IdTokenError::Malformed)?;
     let claims: Claims = serde_json::from_slice(&payload).map_err(|_| IdTokenError::Malformed)?;
 
-    if claims.iss != expected.issuer {
+    if !is_issuer(expected.issuer, &claims.iss, &all) {
         return Err(IdTokenError::Issuer);
     }
     let for_us = match &claims.aud {
@@ -107,12 +116,22 @@ pub fn parse_direct_id_token(
     {
         return Err(IdTokenError::Nonce);
     }
-    // Apple writes booleans as strings.
-    let email_verified = claims.email_verified.is_some_and(|v| v == true || v == "true");
     if claims.sub.is_empty() || claims.sub.len() > 255 {
         return Err(IdTokenError::Malformed);
     }
-    Ok(Identity { subject: claims.sub, email: claims.email, email_verified, name: claims.name })
+    Ok(all)
+}
+
+/// Whether `found` is `expected`, with the claims that it names filled in. What is filled in can only be a word.
+fn is_issuer(expected: &str, found: &str, claims: &Value) -> bool {
+    let Some((before, rest)) = expected.split_once('{') else { return expected == found };
+    let Some((name, after)) = rest.split_once('}') else { return false };
+    let is_word = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let Some(word) = claims[name].as_str().filter(is_word) else { return false };
+    found
+        .strip_prefix(before)
+        .and_then(|rest| rest.strip_prefix(word))
+        .is_some_and(|rest| is_issuer(after, rest, claims))
 }
 
 #[cfg(test)]
@@ -142,6 +161,22 @@ mod tests {
         assert!(!check(&json!({"email_verified": "false"})).unwrap().email_verified);
         assert!(check(&json!({"aud": ["us"]})).is_ok());
         assert!(check(&json!({"aud": ["us", "them"], "azp": "us"})).is_ok());
+    }
+
+    #[test]
+    fn an_issuer_may_name_a_claim() {
+        let is = |found: &str, tid: &str| is_issuer("https://id.example/{tid}/v2.0", found, &json!({ "tid": tid }));
+        assert!(is("https://id.example/a-1/v2.0", "a-1"));
+        for (found, tid) in [
+            ("https://id.example/a-2/v2.0", "a-1"),
+            ("https://id.example//v2.0", ""),
+            ("https://id.example/a/b/v2.0", "a/b"),
+            ("https://evil.example/a-1/v2.0", "a-1"),
+            ("https://id.example/a-1/v2.0/", "a-1"),
+            ("https://id.example/{tid}/v2.0", "{tid}"),
+        ] {
+            assert!(!is(found, tid), "{found}");
+        }
     }
 
     #[test]

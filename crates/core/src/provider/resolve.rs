@@ -6,7 +6,7 @@ use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
 use url::Url;
 
 use super::{
-    Kind, Param, Provider, Revocation, Rotation,
+    Identity, Kind, Param, Provider, Revocation, Rotation,
     template::{IMPLICIT, Piece, cut, is_host, is_labels, is_segment, is_text, parse, split},
 };
 use crate::ProviderId;
@@ -32,6 +32,8 @@ pub struct ResolvedProvider {
     pub issuer: Option<String>,
     /// [`Provider::userinfo_url`].
     pub userinfo_url: Option<Url>,
+    /// [`Provider::identity`].
+    pub identity: Option<Identity<Url>>,
     /// [`Provider::login`].
     pub login: Option<ResolvedLogin>,
     /// [`Provider::api_hosts`].
@@ -136,6 +138,7 @@ impl Provider {
             device_authorization_url: url(&self.device_authorization_url)?,
             issuer: self.issuer.as_deref().map(|t| fill.url_text(t)).transpose()?,
             userinfo_url: url(&self.userinfo_url)?,
+            identity: self.identity.as_ref().map(|identity| identity.resolve(|t| fill.url(t))).transpose()?,
             login: match &self.login {
                 None => None,
                 Some(login) => Some(ResolvedLogin {

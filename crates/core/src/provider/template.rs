@@ -96,6 +96,11 @@ pub fn check_text(template: &str, params: &BTreeMap<String, Param>) -> Result<()
     pieces(template, params).map(|_| ())
 }
 
+/// Whether every brace of `text` belongs to a hole with a name.
+pub fn is_template(text: &str) -> bool {
+    cut(text).is_some()
+}
+
 impl TemplateError {
     /// The same of the whole template that the culprit is a part of.
     fn within(mut self, whole: &str) -> Self {

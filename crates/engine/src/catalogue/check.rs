@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use http::HeaderName;
 use tokenkeep_core::{
     Provider, Rotation,
-    provider::{Kind, Param, TemplateError, check_host, check_text, check_url},
+    provider::{IdentitySource, Kind, Param, TemplateError, check_host, check_text, check_url, is_template},
 };
 use tokenkeep_oauth::dialect::ClientAuth;
 
@@ -74,6 +74,7 @@ pub(super) fn check(file: &str, provider: &Provider) -> Result<(), CatalogueErro
     kind(provider)
         .and_then(|()| templates(provider))
         .and_then(|()| params(provider))
+        .and_then(|()| identity(provider))
         .and_then(|()| rotation(provider))
         .and_then(|()| facts(provider))
         .map_err(|(key, problem)| CatalogueError::new(file, Some(&key), problem))
@@ -110,6 +111,7 @@ fn kind(p: &Provider) -> Result<(), Broken> {
 
 /// Every URL template, by key.
 fn urls(p: &Provider) -> impl Iterator<Item = (&'static str, &String)> {
+    let identity = p.identity.as_ref();
     [
         ("authorize_url", p.authorize_url.as_ref()),
         ("token_url", p.token_url.as_ref()),
@@ -118,6 +120,8 @@ fn urls(p: &Provider) -> impl Iterator<Item = (&'static str, &String)> {
         ("device_authorization_url", p.device_authorization_url.as_ref()),
         ("issuer", p.issuer.as_ref()),
         ("userinfo_url", p.userinfo_url.as_ref()),
+        ("identity.email", identity.and_then(|i| i.email.as_ref()?.url.as_ref())),
+        ("identity.organizations", identity.and_then(|i| i.organizations.as_ref()?.url.as_ref())),
         ("login", p.login.as_ref().map(|l| &l.url)),
         ("dialect.long_lived", p.dialect.long_lived.as_ref().map(|s| &s.url)),
     ]
@@ -187,6 +191,38 @@ fn params(p: &Provider) -> Result<(), Broken> {
     Ok(())
 }
 
+/// It is said somewhere who signed in, and every pointer is one.
+fn identity(p: &Provider) -> Result<(), Broken> {
+    let Some(identity) = &p.identity else { return Ok(()) };
+    let broken = |problem: &str| Err(rule("identity", problem));
+    match identity.source {
+        IdentitySource::Userinfo if p.userinfo_url.is_none() => return broken("needs `userinfo_url`"),
+        IdentitySource::IdToken if p.issuer.is_none() && identity.issuer.is_none() => {
+            return broken("needs `issuer`, whose ID tokens are believed");
+        }
+        IdentitySource::Userinfo | IdentitySource::IdToken => {}
+    }
+    if identity.subject.is_empty() {
+        return broken("must say with `subject` what never changes");
+    }
+    let pointers = identity
+        .subject
+        .iter()
+        .chain(&identity.name)
+        .chain(
+            identity.email.iter().flat_map(|email| [&email.address, &email.verified].into_iter().chain(&email.primary)),
+        )
+        .chain(identity.organizations.iter().map(|organizations| &organizations.name));
+    if pointers.into_iter().any(|pointer| !pointer.starts_with('/')) {
+        return broken("holds something else than JSON pointers, which begin with `/`");
+    }
+    let is_issuer = |text: &String| text.starts_with("https://") && is_template(text);
+    if identity.issuer.as_ref().is_some_and(|issuer| !is_issuer(issuer)) {
+        return broken("has an `issuer` that is no https URL with `{claim}` in it");
+    }
+    Ok(())
+}
+
 fn rotation(p: &Provider) -> Result<(), Broken> {
     match p.rotation {
         Rotation::Grace { window, .. } if window < SHORTEST_GRACE => {
@@ -219,6 +255,7 @@ fn facts(p: &Provider) -> Result<(), Broken> {
 fn is_fact(p: &Provider, name: &str) -> bool {
     match name {
         "rotation" | "notes" => true,
+        "identity" => p.identity.is_some(),
         "api_hosts" => !p.api_hosts.is_empty(),
         "default_scope" => p.default_scope.is_some(),
         "offline_scope" => p.offline_scope.is_some(),

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Deserialize;
 use tokenkeep_core::{
     Provider, ProviderId, Rotation,
-    provider::{Kind, Login, Param, Revocation, RevocationMethod, Successor},
+    provider::{
+        EmailSource, Identity, IdentitySource, Kind, Login, OrganizationSource, Param, Revocation, RevocationMethod,
+        Successor,
+    },
 };
 use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
 
@@ -32,6 +35,7 @@ pub struct ProviderFile {
     device_authorization_url: Option<String>,
     issuer: Option<String>,
     userinfo_url: Option<String>,
+    identity: Option<IdentityTable>,
     login: Option<LoginTable>,
     #[serde(default)]
     api_hosts: Vec<String>,
@@ -96,6 +100,47 @@ fn access_token() -> String {
     "access_token".to_owned()
 }
 
+/// What is left out is as OIDC has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityTable {
+    #[serde(default)]
+    source: SourceWord,
+    issuer: Option<String>,
+    subject: Option<Vec<String>>,
+    name: Option<Vec<String>>,
+    #[serde(default)]
+    unique_name: bool,
+    email: Option<EmailTable>,
+    organizations: Option<OrganizationsTable>,
+    scope: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SourceWord {
+    #[default]
+    IdToken,
+    Userinfo,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmailTable {
+    url: Option<String>,
+    address: String,
+    verified: String,
+    primary: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OrganizationsTable {
+    url: Option<String>,
+    name: String,
+    scope: Option<String>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ParamTable {
@@ -139,6 +184,7 @@ impl ProviderFile {
             device_authorization_url: self.device_authorization_url,
             issuer: self.issuer,
             userinfo_url: self.userinfo_url,
+            identity: self.identity.map(IdentityTable::into),
             login: self.login.map(|LoginTable { url, body, params, token_member }| Login {
                 url,
                 body,
@@ -181,6 +227,36 @@ impl From<RevokeWord> for RevocationMethod {
             RevokeWord::BasicDelete => RevocationMethod::BasicDelete,
             RevokeWord::BearerDelete => RevocationMethod::BearerDelete,
         }
+    }
+}
+
+impl From<IdentityTable> for Identity {
+    fn from(table: IdentityTable) -> Self {
+        let plain = Identity::oidc();
+        Identity {
+            source: match table.source {
+                SourceWord::IdToken => IdentitySource::IdToken,
+                SourceWord::Userinfo => IdentitySource::Userinfo,
+            },
+            issuer: table.issuer,
+            subject: table.subject.unwrap_or(plain.subject),
+            name: table.name.unwrap_or(plain.name),
+            unique_name: table.unique_name,
+            email: table.email.map(EmailTable::into).or(plain.email),
+            organizations: table.organizations.map(|OrganizationsTable { url, name, scope }| OrganizationSource {
+                url,
+                name,
+                scope,
+            }),
+            scope: table.scope.or(plain.scope),
+        }
+    }
+}
+
+impl From<EmailTable> for EmailSource {
+    fn from(table: EmailTable) -> Self {
+        let EmailTable { url, address, verified, primary } = table;
+        EmailSource { url, address, verified, primary }
     }
 }
 
@@ -254,6 +330,11 @@ mod tests {
             ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\nunverified = [\"issuer\"]", "`unverified`"),
             ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\nsources = { revoke = \"m\" }", "`sources`"),
             ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\nsources = { token_url = \"m\" }", "`unverified`"),
+            ("id = \"acme\"\ntoken_url = \"https://example.com/t\"\n[identity]", "`identity`"),
+            ("id = \"acme\"\nissuer = \"https://example.com\"\n[identity]\nsubject = [\"sub\"]", "`identity`"),
+            ("id = \"acme\"\nissuer = \"https://example.com\"\n[identity]\nsubject = []", "`identity`"),
+            ("id = \"acme\"\nissuer = \"https://example.com\"\n[identity]\nsource = \"userinfo\"", "`identity`"),
+            ("id = \"acme\"\nissuer = \"https://example.com\"\n[identity]\nissuer = \"https://a/{\"", "`identity`"),
             (
                 "id = \"acme\"\ntoken_url = \"https://example.com/t\"\n\
                  rotation = { grace = { seconds = 2, successor = \"new\" } }",

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
 use tokenkeep_core::{
     Boot, Integration, IntegrationId, Provider, ProviderId,
     ports::Request,
-    provider::{ResolvedProvider, Revocation, RevocationMethod},
+    provider::{Identity, ResolvedProvider, Revocation, RevocationMethod},
 };
 use tokenkeep_oauth::{
     Client,
@@ -196,6 +196,11 @@ pub(super) fn complete(provider: &mut ResolvedProvider, metadata: &Metadata, cli
     };
     let offers = |scope: &str| metadata.scopes_supported.iter().any(|s| s == scope);
     provider.default_scope = offers("openid").then(|| "openid".to_owned());
+    // What it does not list, some refuse; whoever lists nothing takes what everybody takes.
+    let plain = Identity::oidc();
+    let is_taken = |scope: &&str| *scope == "openid" || metadata.scopes_supported.is_empty() || offers(scope);
+    let scopes: Vec<&str> = plain.scope.as_deref().unwrap_or_default().split(' ').filter(is_taken).collect();
+    provider.identity = Some(Identity { scope: Some(scopes.join(" ")), ..plain });
     if offers("offline_access") {
         provider.offline_scope = Some("offline_access".to_owned());
         // OIDC Core 11: without it the scope is ignored.
