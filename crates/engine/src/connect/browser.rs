@@ -1,29 +1,22 @@
 //! What a browser does: it looks at the page, goes to the provider, comes back.
 
-use std::collections::BTreeMap;
-
 use secrecy::ExposeSecret;
 use tokenkeep_core::{
     AuthorizationRequest, ConnectId,
     authorization_request::{Obtained, ProofHash, Stage, StepError},
     ports::{Expect, Put},
 };
-use tokenkeep_oauth::{
-    ErrorCode, Secret,
-    authorize::{AuthorizeParams, build_authorize_url, check_issuer, parse_authorization_response},
-    pkce::Verifier,
-};
+use tokenkeep_oauth::Secret;
 use url::Url;
 
 use super::{
     ATTEMPTS, Connect, ConnectPage, Returned, audit, is_drawn, misstep,
-    obtain::{Failure, known_word, named},
+    obtain::{Failure, named},
+    provider_page::{self, Leaving, code_of, parse_callback, state_of_callback},
     split, text_of,
 };
 use crate::{Error, error::STORE_RETRY, integrations::Party};
 
-/// Longer callbacks are nobody's.
-const MAX_CALLBACK: usize = 64 * 1024;
 /// How often storing what was obtained is tried again while the store does not answer.
 const STORE_ATTEMPTS: usize = 10;
 
@@ -69,27 +62,17 @@ impl Connect {
     /// The browser came back from the provider with `raw`, a query or a form body. A code is exchanged at most once,
     /// whether or not the caller waits for the end of it.
     pub async fn callback(&self, raw: &[u8], browser: Option<Secret>) -> Result<Returned, Error> {
-        if raw.len() > MAX_CALLBACK {
-            return Err(Error::invalid("the callback is too long"));
-        }
-        let state = form_urlencoded::parse(raw).find(|(name, _)| name == "state").map(|(_, value)| value);
+        let state = state_of_callback(raw);
         let id =
             state.as_deref().and_then(split).ok_or_else(|| Error::invalid("the callback has no `state` of ours"))?;
         // Without a cookie there is no browser that could be the right one.
         let proof = self.browser_hash(&browser.unwrap_or_else(|| "".into()));
         let party = self.party(&self.load(&id).await?.value.connection).await?;
-        let response = parse_authorization_response(&party.provider.dialect, raw)
-            .map_err(|error| Error::invalid(error.to_string()))?;
+        let response = parse_callback(&party, raw)?;
         let state = ProofHash(self.shared.records.barrier().hashes().state(&response.state));
         let exchange = self.take(&id, state, proof).await?;
         let request = exchange.request;
-        let issuer = party.provider.issuer.as_deref();
-        let outcome = match (check_issuer(response.iss.as_deref(), issuer, party.sends_iss), response.outcome) {
-            (Err(_), _) => Err(Failure::Refused("issuer_mismatch".to_owned())),
-            (Ok(()), Err(error)) if error.code == ErrorCode::ACCESS_DENIED => Err(Failure::Denied),
-            (Ok(()), Err(error)) => Err(Failure::Refused(known_word(&error.code))),
-            (Ok(()), Ok(code)) => Ok(code),
-        };
+        let outcome = code_of(&party, response);
         let (this, verifier, nonce) = (self.clone(), exchange.pkce_verifier, exchange.nonce);
         // In a task of its own: the browser may be gone before the provider has answered.
         let ending = tokio::spawn(async move {
@@ -159,7 +142,10 @@ impl Connect {
     }
 
     /// Tries again while the store does not answer: what is in our hands cannot be had a second time.
-    async fn patiently<T, F: Future<Output = Result<T, Error>>>(&self, step: impl Fn() -> F) -> Result<T, Error> {
+    pub(crate) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        step: impl Fn() -> F,
+    ) -> Result<T, Error> {
         let mut tried = 0;
         loop {
             tried += 1;
@@ -224,23 +210,12 @@ fn authorize_url(request: &AuthorizationRequest, party: &Party, state: &Secret) 
     let Stage::Redirected { outbound, .. } = &request.stage else {
         return Err(Error::Conflict { what: "connect" });
     };
-    let provider = &party.provider;
-    let url = provider.authorize_url.as_ref();
-    let url = url.ok_or_else(|| Error::invalid("this provider has no page to consent on any more"))?;
-    let verifier = outbound.pkce_verifier.clone().and_then(Verifier::from_secret);
-    let challenge = verifier.as_ref().map(Verifier::challenge);
-    let params = AuthorizeParams {
-        url,
-        client_id: &party.client.id,
-        redirect_uri: request.redirect_uri.as_str(),
+    let leaving = Leaving {
+        redirect_uri: &request.redirect_uri,
         scope: request.scope.as_deref(),
-        // The catalogue asks for it by a parameter of the integration's.
-        companion_scope: None,
         state,
-        challenge: challenge.as_deref(),
-        nonce: outbound.nonce.as_ref().map(Secret::expose_secret),
-        params: &provider.params,
-        extra: &BTreeMap::new(),
+        pkce_verifier: outbound.pkce_verifier.as_ref(),
+        nonce: outbound.nonce.as_ref(),
     };
-    build_authorize_url(&provider.dialect, &params).map_err(|error| Error::invalid(error.to_string()))
+    provider_page::authorize_url(party, &leaving)
 }

@@ -12,6 +12,7 @@ mod browser;
 mod confirm;
 mod device;
 mod obtain;
+mod provider_page;
 mod start;
 
 use std::{sync::Arc, time::Duration};
@@ -34,6 +35,11 @@ use crate::{
     integrations::Party,
     records::{Loaded, Stored},
     shared::Shared,
+};
+
+pub(crate) use self::{
+    obtain::{Failure, Redeemed},
+    provider_page::{Leaving, authorize_url, code_of, parse_callback, state_of_callback, wanted_scope, with_scopes},
 };
 
 const ATTEMPTS: usize = 8;
@@ -244,7 +250,12 @@ impl Connect {
 
     /// Stores what was obtained. Answers the connection; where only its companion's tokens were granted, that one.
     /// `force` = it is the first time that these tokens are stored.
-    async fn attach(&self, id: &ConnectionId, obtained: &Obtained, force: bool) -> Result<Connection, Error> {
+    pub(crate) async fn attach(
+        &self,
+        id: &ConnectionId,
+        obtained: &Obtained,
+        force: bool,
+    ) -> Result<Connection, Error> {
         let party = self.party(id).await?;
         let mut attached = None;
         let companion = party.provider.dialect.companion.as_ref();
@@ -268,7 +279,7 @@ impl Connect {
 
     /// Gives back what nobody wants: tokens that are in no connection. Where the connection is there already, nothing
     /// is revoked: many providers end with one token everything its user ever granted us.
-    async fn give_back(&self, id: &ConnectionId, obtained: &Obtained) {
+    pub(crate) async fn give_back(&self, id: &ConnectionId, obtained: &Obtained) {
         let Ok(party) = self.party(id).await else { return };
         if !matches!(self.connections.load(id).await, Ok(None)) {
             return;
@@ -281,11 +292,11 @@ impl Connect {
     }
 
     /// 32 random bytes, as text.
-    fn draw(&self) -> Secret {
+    pub(crate) fn draw(&self) -> Secret {
         text_of(&Zeroizing::new(self.shared.entropy.bytes32()))
     }
 
-    fn browser_hash(&self, browser: &Secret) -> ProofHash {
+    pub(crate) fn browser_hash(&self, browser: &Secret) -> ProofHash {
         ProofHash(self.shared.records.barrier().hashes().browser(browser))
     }
 }
@@ -295,7 +306,7 @@ fn text_of(bytes: &[u8; 32]) -> Secret {
 }
 
 /// Whether `text` is what [`text_of`] gives.
-fn is_drawn(text: &Secret) -> bool {
+pub(crate) fn is_drawn(text: &Secret) -> bool {
     let text = text.expose_secret();
     text.len() == 43 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }

@@ -28,7 +28,7 @@ use crate::{
 
 /// Why nothing was obtained. Holds no text of the provider's: a word of the error registry's, or one of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The user said no.
     Denied,
     /// The provider refuses our client.
@@ -45,7 +45,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// The stable word for it.
-    pub(super) fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         match self {
             Self::Denied => "access_denied".to_owned(),
             Self::Client(_) => "integration_rejected".to_owned(),
@@ -76,6 +76,14 @@ impl From<Fault> for Failure {
     }
 }
 
+/// What a code brought.
+pub(crate) struct Redeemed {
+    /// `None` where only the companion's were granted.
+    pub(crate) tokens: Option<TokenSet>,
+    pub(crate) companion: Option<TokenSet>,
+    pub(crate) id_token: Option<Secret>,
+}
+
 /// A word that is safe to hand on: one of the registry's.
 pub(super) fn known_word(code: &ErrorCode) -> String {
     let known = ErrorCode::REGISTRY.contains(code);
@@ -93,7 +101,7 @@ pub(super) fn shown(secret: &Secret) -> &str {
 }
 
 impl Connect {
-    /// Exchanges a code. Whoever calls this has made sure that nobody else does.
+    /// Exchanges a code for tokens, and for who consented. Whoever calls this has made sure that nobody else does.
     pub(super) async fn by_code(
         &self,
         party: &Party,
@@ -104,24 +112,31 @@ impl Connect {
     ) -> Result<Obtained, Failure> {
         let redirect_uri = request.redirect_uri.as_str().to_owned();
         let grant = Grant::AuthorizationCode { code, redirect_uri, verifier };
-        let reply = self.ask(party, &grant).await?;
+        let Redeemed { tokens, companion, id_token } = self.redeem(party, &grant, request.scope.as_deref()).await?;
+        let display_name = self.identity(party, id_token.as_ref(), nonce)?;
+        Ok(Obtained { tokens, companion, display_name })
+    }
+
+    /// Exchanges a code. Whoever calls this has made sure that nobody else does.
+    pub(crate) async fn redeem(&self, party: &Party, grant: &Grant, scope: Option<&str>) -> Result<Redeemed, Failure> {
+        let reply = self.ask(party, grant).await?;
         let now = self.shared.now().wall;
         let provider = &party.provider;
         let (dialect, life) = (&provider.dialect, provider.default_lifetime);
         let parsed = parse_code_response(dialect, reply.status, &reply.headers, &reply.body, now, life);
         let parsed = parsed.map_err(|failure| self.judge(party, &failure))?;
         self.connections.integrations.accepted(party);
-        let mut display_name = None;
+        let mut id_token = None;
         let mut tokens = None;
         if let Some(mut reply) = parsed.tokens {
-            display_name = self.identity(party, reply.id_token.as_ref(), nonce)?;
+            id_token = reply.id_token.take();
             if dialect.long_lived.is_some() {
                 reply = self.swap(party, &reply.access_token).await?;
             }
-            tokens = Some(self.token_set(party, reply, request.scope.as_deref()));
+            tokens = Some(self.token_set(party, reply, scope));
         }
         let companion = parsed.companion.map(|reply| self.token_set(party, reply, None));
-        Ok(Obtained { tokens, companion, display_name })
+        Ok(Redeemed { tokens, companion, id_token })
     }
 
     /// Exchanges a grant that needs no browser.
@@ -194,7 +209,7 @@ impl Connect {
         self.fetch(Request { method: built.method, url: built.url, headers: built.headers, body: built.body }).await
     }
 
-    async fn fetch(&self, request: Request) -> Result<Reply, Failure> {
+    pub(crate) async fn fetch(&self, request: Request) -> Result<Reply, Failure> {
         let shown = format!("{request:?}");
         self.shared.fetch(request).await.map_err(|error| {
             tracing::warn!(request = shown, %error, "a provider was not reached");

@@ -4,11 +4,10 @@ use tokenkeep_core::{
     ports::{Filter, LabelName, Scope},
     time::{after, between},
 };
-use tokenkeep_oauth::{Secret, dialect::Pkce, pkce::Verifier, token::Grant};
+use tokenkeep_oauth::{Secret, token::Grant};
 use url::Url;
-use zeroize::Zeroizing;
 
-use super::{Connect, ConnectStatus, Device, StartConnect, Started, audit, obtain};
+use super::{Connect, ConnectStatus, Device, StartConnect, Started, audit, obtain, provider_page::wanted_scope};
 use crate::{
     Caller, Error,
     connections::exchange,
@@ -61,14 +60,12 @@ impl Connect {
         let hashes = self.shared.records.barrier().hashes();
         let ticket = obtain::named(id, &self.draw());
         let state = self.state_of(id, &ticket);
-        let with_pkce = party.provider.dialect.pkce == Pkce::Sent;
-        let asks_who = scope.as_deref().is_some_and(|scope| scope.split(' ').any(|s| s == "openid"));
+        let (pkce_verifier, nonce) = self.draw_proofs(party, scope.as_deref());
         let outbound = Outbound {
             ticket: ProofHash(hashes.ticket(&ticket)),
             state: ProofHash(hashes.state(&state)),
-            pkce_verifier: with_pkce
-                .then(|| Verifier::from_entropy(&Zeroizing::new(self.shared.entropy.bytes32())).into()),
-            nonce: asks_who.then(|| self.draw()),
+            pkce_verifier,
+            nonce,
         };
         let request =
             AuthorizationRequest { scope, confirm, ..self.request(id, start, party, Stage::Pending(outbound)) };
@@ -216,16 +213,4 @@ fn refuse_confirmation(start: &StartConnect) -> Result<(), Error> {
         return Err(Error::invalid("`confirm` needs a browser that comes back, and this integration's grant has none"));
     }
     Ok(())
-}
-
-/// What is asked for: as given, or as the integration or the provider say, and what brings a refresh token.
-fn wanted_scope(party: &Party, given: Option<&str>) -> Option<String> {
-    let asked = given.or(party.integration.scope.as_deref()).or(party.provider.default_scope.as_deref());
-    let mut scopes: Vec<&str> = asked.unwrap_or_default().split_whitespace().collect();
-    for offline in party.provider.offline_scope.as_deref().unwrap_or_default().split_whitespace() {
-        if !scopes.contains(&offline) {
-            scopes.push(offline);
-        }
-    }
-    (!scopes.is_empty()).then(|| scopes.join(" "))
 }
