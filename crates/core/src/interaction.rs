@@ -153,12 +153,13 @@ impl Interaction {
         }
     }
 
-    /// It is known who signed in, and they may: their grant is made.
+    /// It is known who signed in, and they may: their grant is made. Whoever went to a provider may still come in by
+    /// another door; what they bring back from there is then nobody's.
     pub fn granted(self, grant: GrantId, now: Timestamp) -> Step {
         self.check_time(now)?;
         match self.stage {
-            InteractionStage::Asked | InteractionStage::Exchanging => Ok(self.at(InteractionStage::Granted(grant))),
-            _ => Err(InteractionError::OutOfTurn),
+            InteractionStage::Granted(_) | InteractionStage::Denied => Err(InteractionError::OutOfTurn),
+            _ => Ok(self.at(InteractionStage::Granted(grant))),
         }
     }
 

@@ -176,10 +176,13 @@ impl Engine {
         let flights = Arc::new(Flights::new(shared.clone(), kept, integrations.clone()));
         let connections = Connections::new(shared.clone(), flights, integrations.clone());
         let connect = Connect::new(shared.clone(), connections.clone());
-        let issuer = shared.settings.issuer.clone();
-        let issuer = issuer.map(|told| Issuer::new(shared.clone(), connections.clone(), connect.clone(), told));
-        let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone(), connect: connect.clone() };
         let keys = Keys::new(shared.clone());
+        let issuer = shared
+            .settings
+            .issuer
+            .clone()
+            .map(|told| Issuer::new(shared.clone(), connections.clone(), connect.clone(), keys.clone(), told));
+        let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone(), connect: connect.clone() };
         let heir =
             journal_dir.map(|dir| Arc::new(Heir::new(dir, barrier.clone(), shared.clone(), connections.clone())));
         let instances = Instances::new(shared.clone(), connections.flights.clone(), heir.clone());

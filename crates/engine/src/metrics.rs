@@ -72,6 +72,7 @@ pub(crate) enum UpstreamCall {
     exchange,
     device,
     discovery,
+    userinfo,
     revoke,
 }
 

@@ -7,14 +7,18 @@
 
 mod admin;
 mod authenticate;
+mod authorize;
 mod clients;
+mod consent;
 mod error;
 mod grants;
+mod interactions;
 mod introspect;
 mod keyring;
 mod remembered;
 mod revoke;
 mod settings;
+mod sign_in;
 mod turns;
 mod verify;
 
@@ -24,14 +28,18 @@ use tokenkeep_core::{Client, ClientId};
 
 pub use self::{
     admin::{GrantFilter, GrantListing, GrantStatus, GrantView, IssuerStats, Purged},
+    authorize::{Authorization, AuthorizeRefused},
     clients::{ChangeClient, ClientFilter, ClientListing, ClientView, Deleted, NewClient},
+    consent::{ADMINISTRATOR, ConsentPage, Next, UpstreamChoice},
     error::Refused,
+    interactions::{Accept, InteractionStatus, InteractionView, Reject},
     keyring::SigningKeyView,
     settings::{Admitted, ConfigClient, IssuerSettings, ProtectedResource, Registration, Upstream},
+    sign_in::CameBack,
     verify::VerifiedToken,
 };
 use self::{authenticate::Proven, keyring::Keyring, remembered::Remembered, turns::Turns, verify::Verified};
-use crate::{bus::Event, connect::Connect, connections::Connections, shared::Shared};
+use crate::{bus::Event, connect::Connect, connections::Connections, keys::Keys, shared::Shared};
 
 /// So many clients are remembered at once; each costs about two KiB.
 const CLIENTS: u64 = 10_000;
@@ -42,6 +50,7 @@ pub struct Issuer {
     shared: Arc<Shared>,
     connections: Connections,
     connect: Connect,
+    keys: Keys,
     settings: Arc<IssuerSettings>,
     keyring: Arc<Keyring>,
     clients: Arc<Remembered<ClientId, Option<Arc<Client>>, std::hash::RandomState>>,
@@ -56,6 +65,7 @@ impl Issuer {
         shared: Arc<Shared>,
         connections: Connections,
         connect: Connect,
+        keys: Keys,
         settings: Arc<IssuerSettings>,
     ) -> Self {
         let lease = shared.bus.lease().clone();
@@ -70,6 +80,7 @@ impl Issuer {
             shared,
             connections,
             connect,
+            keys,
             settings,
         }
     }
