@@ -253,10 +253,10 @@ pub fn bare() -> PutTokens {
     }
 }
 
-/// A store in memory that can be cut off.
-#[derive(Debug, Default)]
+/// A store that can be cut off; in memory, if nothing else is said.
+#[derive(Debug)]
 pub struct Switchable {
-    inner: Arc<Memory>,
+    inner: Arc<dyn Store>,
     /// Nothing is answered.
     pub down: AtomicBool,
     /// Connections are not written.
@@ -275,10 +275,31 @@ pub struct Switchable {
     pub reach: Mutex<Option<Reach>>,
 }
 
+impl Default for Switchable {
+    fn default() -> Self {
+        Self::over(Arc::new(Memory::default()))
+    }
+}
+
 impl Switchable {
+    /// With switches in front of any store.
+    pub fn over(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            down: AtomicBool::default(),
+            refuses_writes: AtomicBool::default(),
+            lets_others_in: AtomicBool::default(),
+            refuses_connects: AtomicBool::default(),
+            refuses_instances: AtomicBool::default(),
+            claimed: AtomicUsize::default(),
+            reads: tokio::sync::Mutex::default(),
+            reach: Mutex::default(),
+        }
+    }
+
     /// The same records with switches of their own: what one more instance reaches them by.
     pub fn attached(&self) -> Self {
-        Self { inner: self.inner.clone(), ..Self::default() }
+        Self::over(self.inner.clone())
     }
 
     async fn up(&self) -> Result<(), StoreError> {
