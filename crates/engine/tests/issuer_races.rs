@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use std::sync::Arc;
