@@ -1,10 +1,11 @@
-//! The hot path: a token that is cached and fresh, read with a known key, is answered here, before any routing.
+//! The hot path: a token that is cached and fresh, read with a known key, is answered here, before any routing. So is
+//! whoever asks, at `/verify` or `/introspect`, about an access token that was verified a moment ago.
 //!
 //! The lane takes nothing that it does not fully understand. Whatever is unusual about a request, an unknown key or a
 //! cache miss included, goes to the router unchanged, which then gives the only answer there is: the lane knows no
 //! errors. A test holds both to the same answers.
 //!
-//! Nothing is allocated for a hit: names are borrowed from the path (or decoded on the stack), the reply's bytes are
+//! Nothing is allocated for a cached token: names are borrowed from the path (or decoded on the stack), the reply's bytes are
 //! shared with the cache, and the request's own header map carries the reply's headers, so that hyper has it back for
 //! the next request.
 
@@ -21,7 +22,8 @@ use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokenkeep_core::{Action, ApiKey};
+use http_body_util::BodyExt as _;
+use tokenkeep_core::{Action, ApiKey, Client};
 use tokenkeep_engine::Ready;
 use tower::Service;
 
@@ -29,9 +31,10 @@ use crate::{
     AppState,
     auth::{self, Door},
     extract::decode_into,
+    oauth::lane,
     peer::Peer,
     request_id::{self, X_REQUEST_ID},
-    token_reply::{self, DEFAULT_MIN_TTL, MAX_MIN_TTL},
+    token_reply::{self, DEFAULT_MIN_TTL, MAX_MIN_TTL, NOSNIFF},
 };
 
 /// The whole HTTP face: the fast lane, and the router behind it.
@@ -56,11 +59,18 @@ impl FastLane {
         Self { peer: Some(Peer(peer.to_canonical())), ..self }
     }
 
-    /// The reply, if this is a request for a token that is cached and fresh.
+    /// The reply, if this is a request that can be answered from what is at hand.
     fn hit<B>(&self, request: &mut Request<B>) -> Option<Response<LaneBody>> {
         if request.method() != Method::GET {
             return None;
         }
+        let response = self.token(request).or_else(|| self.state.issuing.as_ref()?.verified(request, self.peer))?;
+        self.state.metrics.fast_lane_hits.inc();
+        Some(response)
+    }
+
+    /// The reply, if this is a request for a token that is cached and fresh.
+    fn token<B>(&self, request: &mut Request<B>) -> Option<Response<LaneBody>> {
         let ready = {
             let (path, headers) = (request.uri().path(), request.headers());
             let [integration, tenant, subject] = names(path)?;
@@ -74,20 +84,26 @@ impl FastLane {
             }
             self.state.engine.connections().cached(integration, tenant, subject, min_ttl)?
         };
-        self.state.metrics.fast_lane_hits.inc();
         Some(reply(std::mem::take(request.headers_mut()), &ready))
     }
 }
 
-fn reply(mut headers: HeaderMap, ready: &Arc<Ready>) -> Response<LaneBody> {
-    let not_modified = token_reply::is_known(&headers, &ready.etag);
-    // No log line is written here, so a name that nobody gave would name nothing.
+/// Makes the headers of a reply from those of its request. No log line is written here, so a name for the request that
+/// nobody gave would name nothing.
+pub(crate) fn turn(mut headers: HeaderMap, put: impl FnOnce(&mut HeaderMap)) -> HeaderMap {
     let id = headers.remove(&X_REQUEST_ID).filter(request_id::is_sane);
     headers.clear();
-    token_reply::put_headers(&mut headers, ready, not_modified);
+    put(&mut headers);
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
     if let Some(id) = id {
         headers.insert(X_REQUEST_ID, id);
     }
+    headers
+}
+
+fn reply(headers: HeaderMap, ready: &Arc<Ready>) -> Response<LaneBody> {
+    let not_modified = token_reply::is_known(&headers, &ready.etag);
+    let headers = turn(headers, |headers| token_reply::put_headers(headers, ready, not_modified));
     let body = if not_modified { Bytes::new() } else { ready.body.clone() };
     let mut response = Response::new(LaneBody::Ready(body));
     if not_modified {
@@ -185,15 +201,40 @@ impl FastLane {
         if let Some(response) = self.hit(&mut request) {
             return LaneFuture::Ready(Some(response));
         }
+        let issuing = self.state.issuing.as_ref();
+        let asks = issuing.and_then(|issuing| issuing.asks_about_token(&request, self.peer, &**self.state.clock()));
+        if let Some(client) = asks {
+            let this = self.clone();
+            return LaneFuture::Routed(Box::pin(async move { this.introspect(&client, request.map(Body::new)).await }));
+        }
+        let this = self.clone();
+        LaneFuture::Routed(Box::pin(async move { this.route(request.map(Body::new)).await }))
+    }
+
+    /// The answer to `client`, if it asks for a token that was verified a moment ago; else whatever the router says.
+    async fn introspect(self, client: &Client, request: Request<Body>) -> Response<LaneBody> {
+        let (mut parts, body) = request.into_parts();
+        let body = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(broken) => {
+                let broken = futures_util::stream::once(std::future::ready(Err::<Bytes, _>(broken)));
+                return self.route(Request::from_parts(parts, Body::from_stream(broken))).await;
+            }
+        };
+        let told = self.state.issuing.as_ref().and_then(|issuing| issuing.described(client, &body));
+        let Some(told) = told else { return self.route(Request::from_parts(parts, Body::from(body))).await };
+        self.state.metrics.fast_lane_hits.inc();
+        lane::introspected(std::mem::take(&mut parts.headers), told)
+    }
+
+    async fn route(self, mut request: Request<Body>) -> Response<LaneBody> {
         request.extensions_mut().insert(self.door);
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
         }
-        let mut router = self.router.clone();
-        LaneFuture::Routed(Box::pin(async move {
-            let Ok(response) = router.call(request.map(Body::new)).await;
-            response
-        }))
+        let mut router = self.router;
+        let Ok(response) = router.call(request).await;
+        response.map(LaneBody::Routed)
     }
 }
 
@@ -202,7 +243,7 @@ pub enum LaneFuture {
     /// It is there. `None` once taken.
     Ready(Option<Response<LaneBody>>),
     /// The router works on it.
-    Routed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Routed(Pin<Box<dyn Future<Output = Response<LaneBody>> + Send>>),
 }
 
 impl std::fmt::Debug for LaneFuture {
@@ -219,7 +260,7 @@ impl Future for LaneFuture {
             LaneFuture::Ready(response) => {
                 Poll::Ready(Ok(response.take().expect("a future is polled to its end once")))
             }
-            LaneFuture::Routed(routed) => routed.as_mut().poll(cx).map(|response| Ok(response.map(LaneBody::Routed))),
+            LaneFuture::Routed(routed) => routed.as_mut().poll(cx).map(Ok),
         }
     }
 }

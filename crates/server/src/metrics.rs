@@ -43,7 +43,7 @@ impl Metrics {
     /// Adds them to the `registry` of the engine, which puts `tokenkeep_` before every name.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let hits = self.fast_lane_hits.clone();
-        registry.register("http_fast_lane_hits", "Tokens answered before any routing", hits);
+        registry.register("http_fast_lane_hits", "Requests answered before any routing", hits);
         let requests = self.requests.clone();
         registry.register("http_requests", "Routed requests by route and class of status", requests);
         registry.register_with_unit(

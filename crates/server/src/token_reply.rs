@@ -23,7 +23,6 @@ pub(crate) fn put_headers(headers: &mut HeaderMap, ready: &Ready, not_modified: 
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::ETAG, ready.etag.clone());
-    headers.insert(NOSNIFF.0, NOSNIFF.1);
 }
 
 /// Whether the reader has this generation already (RFC 9110 13.1.2: a weak comparison with each of a list).

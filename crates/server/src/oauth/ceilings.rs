@@ -17,11 +17,14 @@ use tokenkeep_core::Boot;
 pub(crate) struct Ceilings {
     /// Failures to prove to be a client, by client and network.
     pub(crate) guesses: Ceiling,
+    /// The same by network, whoever they say to be: names cost nothing.
+    pub(crate) guessers: Ceiling,
 }
 
 impl Default for Ceilings {
     fn default() -> Self {
-        Self { guesses: Ceiling::new(30, Duration::from_mins(1)) }
+        let minute = Duration::from_mins(1);
+        Self { guesses: Ceiling::new(30, minute), guessers: Ceiling::new(600, minute) }
     }
 }
 
@@ -36,9 +39,15 @@ pub(crate) struct Ceiling {
     most: u32,
     per: Duration,
     names: RandomState,
-    counted: Mutex<HashMap<u64, Counted>>,
+    counted: Mutex<Names>,
     /// How many are in it: mostly none, and then nobody needs the lock.
     size: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    by_name: HashMap<u64, Counted>,
+    tidied_at: Boot,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +66,17 @@ impl Ceiling {
         self.names.hash_one(who)
     }
 
+    /// Whether nobody is remembered.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.size.load(Relaxed) == 0
+    }
+
     /// Whether `name` may; else how long it may not.
     pub(crate) fn check(&self, name: u64, now: Boot) -> Result<(), Duration> {
-        if self.size.load(Relaxed) == 0 {
+        if self.is_quiet() {
             return Ok(());
         }
-        match self.lock().get(&name) {
+        match self.lock().by_name.get(&name) {
             Some(counted) if counted.count >= self.most => {
                 let left = self.per.saturating_sub(now.since(counted.since));
                 if left.is_zero() { Ok(()) } else { Err(left) }
@@ -73,21 +87,24 @@ impl Ceiling {
 
     /// It did.
     pub(crate) fn count(&self, name: u64, now: Boot) {
-        let mut counted = self.lock();
-        if counted.len() >= TIDY_AT {
-            counted.retain(|_, one| now.since(one.since) < self.per);
+        let mut names = self.lock();
+        // Looking through all of them costs something, too.
+        if names.by_name.len() >= TIDY_AT && now.since(names.tidied_at) >= self.per / 4 {
+            names.by_name.retain(|_, one| now.since(one.since) < self.per);
+            names.tidied_at = now;
         }
-        if counted.len() < FULL || counted.contains_key(&name) {
-            let one = counted.entry(name).or_insert(Counted { since: now, count: 0 });
+        let by_name = &mut names.by_name;
+        if by_name.len() < FULL || by_name.contains_key(&name) {
+            let one = by_name.entry(name).or_insert(Counted { since: now, count: 0 });
             if now.since(one.since) >= self.per {
                 *one = Counted { since: now, count: 0 };
             }
             one.count = one.count.saturating_add(1);
         }
-        self.size.store(counted.len(), Relaxed);
+        self.size.store(by_name.len(), Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Counted>> {
+    fn lock(&self) -> MutexGuard<'_, Names> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,8 +138,8 @@ mod tests {
         for name in 0..70_000 {
             ceiling.count(name, at(0));
         }
-        assert_eq!(ceiling.lock().len(), FULL);
+        assert_eq!(ceiling.lock().by_name.len(), FULL);
         ceiling.count(1, at(60));
-        assert_eq!(ceiling.lock().len(), 1);
+        assert_eq!(ceiling.lock().by_name.len(), 1);
     }
 }

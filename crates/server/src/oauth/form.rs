@@ -10,7 +10,7 @@ use super::errors::Failure;
 use crate::{
     AppState,
     body::{self, MAX_BODY, Unread},
-    peer::{Peer, network_of},
+    peer::Peer,
 };
 
 /// A request with a form as its body.
@@ -34,10 +34,8 @@ impl FromRequest<AppState> for Posted {
         let (parts, body) = request.into_parts();
         let body = body::read_within(body, MAX_BODY, state).await?;
         let form = Form::parse(&body)?;
-        let from = state.issuing.as_ref().and_then(|issuing| {
-            let proxies = &issuing.issuer.settings().trusted_proxies;
-            Peer::of(&parts.extensions).map(|peer| network_of(peer.speaks_for(&parts.headers, proxies)))
-        });
+        let peer = Peer::of(&parts.extensions);
+        let from = state.issuing.as_ref().and_then(|issuing| issuing.origin_of(&parts.headers, peer));
         Ok(Self { headers: parts.headers, form, from })
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use http::{StatusCode, request::Parts};
 use tokenkeep_engine::issuer::Issuer;
 
-use super::{ceilings::Ceilings, metadata::Documents, verify::Guarded};
+use super::{ceilings::Ceilings, lane::Lane, metadata::Documents, verify::Guarded};
 use crate::AppState;
 
 /// The authorization server, as its endpoints see it. Cheap to clone; as an extractor it is a 404 where there is none.
@@ -20,6 +20,7 @@ pub(crate) struct Desk {
     pub(crate) documents: Documents,
     pub(crate) guarded: Vec<Guarded>,
     pub(crate) ceilings: Ceilings,
+    pub(crate) lane: Lane,
 }
 
 impl Issuing {
@@ -27,7 +28,8 @@ impl Issuing {
         let settings = issuer.settings();
         let documents = Documents::new(settings);
         let guarded = settings.resources.iter().map(Guarded::new).collect();
-        Self(Arc::new(Desk { documents, guarded, ceilings: Ceilings::default(), issuer }))
+        let lane = Lane::new(settings);
+        Self(Arc::new(Desk { lane, documents, guarded, ceilings: Ceilings::default(), issuer }))
     }
 }
 

@@ -8,7 +8,7 @@
 //! | [`callback`] | 6749 4.1.2: where providers send browsers back to |
 //!
 //! What they share: [`issuing`] (what is made once), [`form`] and [`client`] (what a request says, and whose it is),
-//! [`errors`], [`cors`], [`ceilings`].
+//! [`errors`], [`cors`], [`ceilings`], and [`lane`], the hot path of two of them.
 
 pub(crate) mod callback;
 mod ceilings;
@@ -19,6 +19,7 @@ mod form;
 mod introspect;
 pub(crate) mod issuing;
 mod jwks;
+pub(crate) mod lane;
 mod metadata;
 mod revoke;
 mod token;
@@ -35,7 +36,8 @@ use tokenkeep_oauth::issuer::metadata::Endpoint;
 use self::cors::open;
 use crate::AppState;
 
-const NO_REFERRER: (HeaderName, HeaderValue) = (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+pub(crate) const NO_REFERRER: (HeaderName, HeaderValue) =
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
 
 /// The endpoints of the authorization server, where there is one.
 pub(crate) fn routes(state: &AppState) -> Router<AppState> {

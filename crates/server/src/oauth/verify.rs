@@ -38,7 +38,7 @@ const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 /// A resource that requests are let through to.
 #[derive(Debug)]
 pub(crate) struct Guarded {
-    resource: Resource,
+    pub(super) resource: Resource,
     url: Url,
     scopes: ScopeSet,
     /// Where it is described.
@@ -86,7 +86,7 @@ pub(crate) async fn verify(issuing: Issuing, request: Request) -> Result<Respons
         return Err(Failure::from(error).with_challenge(challenge));
     }
     let mut response = verified.description.clone().into_response();
-    put_headers(response.headers_mut(), &verified, &token);
+    put_headers(response.headers_mut(), &verified, token.expose_secret());
     Ok(response)
 }
 
@@ -104,13 +104,13 @@ fn admit(token: &VerifiedToken, resource: &Resource, asked: Option<&ScopeSet>) -
 }
 
 /// Who it is, for what stands behind the proxy. All are always there, so that none of the client's own gets through.
-fn put_headers(headers: &mut HeaderMap, verified: &VerifiedToken, token: &Secret) {
+pub(super) fn put_headers(headers: &mut HeaderMap, verified: &VerifiedToken, token: &str) {
     let claims = &verified.claims;
     errors::put_headers(headers);
     headers.insert(X_USER_ID, visible(&claims.subject));
     headers.insert(X_USER_NAME, visible(claims.username.as_deref().unwrap_or(&claims.subject)));
     headers.insert(X_AUTH_SCOPE, plain(&claims.scope.to_string()));
-    let mut token = plain(token.expose_secret());
+    let mut token = plain(token);
     token.set_sensitive(true);
     headers.insert(X_AUTH_TOKEN, token);
 }
@@ -150,6 +150,13 @@ fn asked_scope(query: &Form) -> Result<Option<ScopeSet>, OAuthError> {
     parsed.map_err(|_| OAuthError::invalid_scope("the query parameter scope holds something else than scopes"))
 }
 
+/// Whether a trusted proxy tells the URL that is asked for.
+pub(super) fn is_told_by_proxy(issuing: &Issuing, headers: &HeaderMap, peer: Option<Peer>) -> bool {
+    let proxies = &issuing.issuer.settings().trusted_proxies;
+    let told = [X_ORIGINAL_URL, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_URI];
+    peer.is_some_and(|peer| peer.is_trusted(proxies)) && told.iter().any(|name| headers.contains_key(name))
+}
+
 /// The resource that the request is one to: the proxy names it, or tells the request's URL, or there is only one.
 fn meant<'a>(
     issuing: &'a Issuing,
@@ -163,8 +170,7 @@ fn meant<'a>(
         let found = Resource::parse(named_once).ok().and_then(known).filter(|_| named.next().is_none());
         return found.ok_or_else(|| OAuthError::invalid_target("the query names no resource of this server").into());
     }
-    let proxies = &issuing.issuer.settings().trusted_proxies;
-    if Peer::of(extensions).is_some_and(|peer| peer.is_trusted(proxies)) {
+    if is_told_by_proxy(issuing, headers, Peer::of(extensions)) {
         // Proxies set the one or the other, and may let the client's own through: they must not disagree.
         let told = [original_url(headers)?, forwarded_url(headers)?];
         let found: Vec<_> = told.iter().flatten().map(|url| covering(issuing, url)).collect();

@@ -8,13 +8,13 @@ use tokenkeep_core::Role;
 use crate::app::{Answered, TestApp};
 
 /// Whether the lane took the request, seen from its counter.
-async fn hits(app: &TestApp) -> u64 {
+pub(crate) async fn hits(app: &TestApp) -> u64 {
     let metrics = app.get("/metrics").await;
     let line = metrics.text().lines().find(|line| line.starts_with("tokenkeep_http_fast_lane_hits_total"));
     line.unwrap().split(' ').next_back().unwrap().parse().unwrap()
 }
 
-fn without_request_id(mut answer: Answered, sent: bool) -> (u16, Vec<(String, String)>, Vec<u8>) {
+pub(crate) fn without_request_id(mut answer: Answered, sent: bool) -> (u16, Vec<(String, String)>, Vec<u8>) {
     if !sent {
         answer.headers.remove("x-request-id");
     }

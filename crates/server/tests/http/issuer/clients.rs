@@ -126,6 +126,20 @@ async fn whoever_guesses_secrets_waits_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn whoever_guesses_under_many_names_waits_as_well() {
+    let app = IssuerApp::start().await;
+    for n in 0..600 {
+        let request = posted("/token", Some((&format!("client-{n}"), "guess")), &[CREDENTIALS]);
+        app.app.send_from("2001:db8::1", request).await.refused(401, "invalid_client");
+    }
+    let ask = async |peer: &str| {
+        app.app.send_from(peer, posted("/token", Some(("backend", SECRET)), &[CREDENTIALS])).await.status.as_u16()
+    };
+    assert_eq!(ask("2001:db8::2").await, 429, "any address of a /64 is the same customer's");
+    assert_eq!(ask("2001:db8:0:1::1").await, 200);
+}
+
+#[tokio::test]
 async fn an_assertion_is_for_us_alive_and_used_once() {
     let stored = TokenKey::generate(Algorithm::Es256, &[7; 32]).unwrap();
     let key = TokenKey::from_stored(Algorithm::Es256, &stored).unwrap();

@@ -6,6 +6,7 @@ mod codes;
 mod discovery;
 mod gateway;
 mod keys;
+mod lanes;
 mod refresh_tokens;
 mod told;
 
