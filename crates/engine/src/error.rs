@@ -110,6 +110,15 @@ pub enum Error {
         #[source]
         source: Option<StoreError>,
     },
+    /// What a client published of itself is of no use.
+    #[error("the document of this client cannot be used: {0}")]
+    ClientDocument(Cow<'static, str>),
+    /// What a client published of itself is not to be had.
+    #[error("what this client published cannot be fetched at present")]
+    ClientDocumentUnavailable {
+        /// When it makes sense to ask again.
+        retry_after: Duration,
+    },
     /// Too much was asked.
     #[error("{what}; wait {} s", retry_after.as_secs().max(1))]
     TooMany {
@@ -193,6 +202,8 @@ impl Error {
             Error::ProviderUnavailable { .. } => "provider_unavailable",
             Error::Unresolved { .. } => "unresolved",
             Error::StoreUnavailable { .. } => "store_unavailable",
+            Error::ClientDocument(_) => "invalid_client_document",
+            Error::ClientDocumentUnavailable { .. } => "client_document_unavailable",
             Error::TooMany { .. } => "too_many_requests",
             Error::Unreadable { .. } => "record_unreadable",
         }
@@ -217,6 +228,7 @@ impl Error {
             Error::ProviderUnavailable { retry_after, .. }
             | Error::Unresolved { retry_after, .. }
             | Error::StoreUnavailable { retry_after, .. }
+            | Error::ClientDocumentUnavailable { retry_after }
             | Error::TooMany { retry_after, .. } => Some(*retry_after),
             _ => None,
         }

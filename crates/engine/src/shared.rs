@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokenkeep_core::{
     Connection, ConnectionId, Generation, Incarnation, InstanceId, Now,
     id::Ulid,
-    ports::{Clock, Counter, Endpoint, Entropy, Reply, Request, SendError, SharedCache, Transport, TransportError},
+    ports::{
+        Clock, Counter, Endpoint, Entropy, Peers, Reply, Request, SendError, SharedCache, Transport, TransportError,
+    },
 };
 use url::Url;
 
@@ -77,7 +79,7 @@ impl Shared {
 
     /// One request that may be sent at any time, on a connection of its own.
     pub(crate) async fn fetch(&self, request: Request) -> Result<Reply, FetchError> {
-        let endpoint = Endpoint { url: request.url.clone(), timeout: self.settings.connect_timeout };
+        let endpoint = Endpoint { url: request.url.clone(), timeout: self.settings.connect_timeout, peers: Peers::Any };
         let connected = self.transport.connect(&endpoint).await?;
         Ok(connected.send(request, None).await?)
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokenkeep_core::{
     Boot,
-    ports::{Clock as _, Endpoint, Reply, Request, SendError, Transport as _, TransportError},
+    ports::{Clock as _, Endpoint, Peers, Reply, Request, SendError, Transport as _, TransportError},
 };
 use tokenkeep_engine::transport::{HyperTransport, Pacer, Pacing, TransportOptions};
 use tokenkeep_testkit::{Config, FakeProvider, Fault, ManualClock};
@@ -26,7 +26,7 @@ fn transport(options: &TransportOptions) -> (ManualClock, HyperTransport) {
 }
 
 fn endpoint(url: &str) -> Endpoint {
-    Endpoint { url: url.parse().unwrap(), timeout: TIMEOUT }
+    Endpoint { url: url.parse().unwrap(), timeout: TIMEOUT, peers: Peers::Any }
 }
 
 fn post(url: &str, body: &str) -> Request {
@@ -360,4 +360,22 @@ async fn a_provider_that_rotates_and_hangs_up_is_a_cut() {
 
     let connected = transport.connect(&endpoint(url.as_str())).await.unwrap();
     assert_eq!(connected.send(post(url.as_str(), &body(&second)), None).await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_a_stranger_named_is_reached_at_public_addresses_and_by_https_only() {
+    let (_, transport) = transport(&extra_ca());
+    let tls = tls_server().await.port();
+    let (_listener, plain) = listen().await;
+    for url in [
+        format!("https://localhost:{tls}/"),
+        format!("https://127.0.0.1:{tls}/"),
+        format!("https://[::ffff:127.0.0.1]:{tls}/"),
+        plain,
+    ] {
+        let endpoint = Endpoint { peers: Peers::Public, ..endpoint(&url) };
+        let refused = transport.connect(&endpoint).await.unwrap_err().to_string();
+        let expected = ["it has no address that may be used", "are not allowed"];
+        assert!(expected.iter().any(|text| refused.contains(text)), "{url}: {refused}");
+    }
 }

@@ -96,6 +96,10 @@ fn kind_of(error: &Error) -> Kind {
         Error::ProviderUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The provider does not answer"),
         Error::Unresolved { .. } => (StatusCode::SERVICE_UNAVAILABLE, "A refresh has no outcome yet"),
         Error::StoreUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
+        Error::ClientDocument(_) => (StatusCode::BAD_REQUEST, "The client's document cannot be used"),
+        Error::ClientDocumentUnavailable { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The client's document cannot be fetched")
+        }
         Error::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "Too much was asked"),
         Error::Unreadable { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "A record cannot be read"),
     };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use tokenkeep_core::ports::{Endpoint, Request, Transport as _};
+use tokenkeep_core::ports::{Endpoint, Peers, Request, Transport as _};
 use tokenkeep_engine::{
     system::SystemClock,
     transport::{HyperTransport, Pacer, Pacing, TransportOptions},
@@ -73,7 +73,8 @@ impl Wire {
             Wire::Http { base, transport } => {
                 // A server behind a path of its proxy keeps that path.
                 let url = Url::parse(&format!("{}{path}", base.as_str().trim_end_matches('/')))?;
-                let connected = transport.connect(&Endpoint { url: url.clone(), timeout: CONNECT }).await;
+                let connected =
+                    transport.connect(&Endpoint { url: url.clone(), timeout: CONNECT, peers: Peers::Any }).await;
                 let connected = connected.map_err(|error| anyhow!("{self} cannot be reached: {error}"))?;
                 let request = Request { method, url, headers, body };
                 let reply =

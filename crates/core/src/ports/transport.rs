@@ -32,6 +32,19 @@ pub struct Endpoint {
     pub url: Url,
     /// For name lookup, TCP and TLS together.
     pub timeout: Duration,
+    /// Where it may lead.
+    pub peers: Peers,
+}
+
+/// Where a connection may lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peers {
+    /// To whatever its name resolves to: somebody said it who may say so.
+    #[default]
+    Any,
+    /// To the public internet only, and by `https`: a stranger said it. What its name resolves to is looked at, and
+    /// then connected to, and is not looked up again in between.
+    Public,
 }
 
 /// A request. Its headers and body may hold secrets, so it cannot be printed.

@@ -27,6 +27,7 @@ pub struct Hashes {
     management: hmac::Key,
     csrf: hmac::Key,
     assertion: hmac::Key,
+    public_client: hmac::Key,
 }
 
 impl Hashes {
@@ -50,6 +51,7 @@ impl Hashes {
             management: key(b"client management"),
             csrf: key(b"csrf"),
             assertion: key(b"assertion"),
+            public_client: key(b"public client"),
             seed,
         }
     }
@@ -122,6 +124,11 @@ impl Hashes {
         bytes
     }
 
+    /// What names a public client that says this of itself: whoever says the same gets the same.
+    pub fn public_client(&self, metadata: &str) -> [u8; 32] {
+        mac(&self.public_client, metadata)
+    }
+
     /// Of an assertion's `jti`, which is its client's word, as 32 hex digits.
     pub fn assertion(&self, jti: &str) -> String {
         hex(&mac(&self.assertion, jti)[..16])
@@ -165,10 +172,11 @@ mod tests {
                 hex(&hashes.management(&secret)[..16]),
                 hex(&hashes.csrf(&secret, "")[..16]),
                 hashes.assertion("x"),
+                hex(&hashes.public_client("x")[..16]),
             ]
         };
         let all: HashSet<_> = of(1).into_iter().chain(of(2)).collect();
-        assert_eq!(all.len(), 24);
+        assert_eq!(all.len(), 26);
         assert_eq!(of(1), of(1));
     }
 

@@ -9,7 +9,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokenkeep_core::{
     AttemptId, Connection, ConnectionId, Generation, InstanceId, Renewal, Rotation,
     connection::RefreshPolicy,
-    ports::{BoxFuture, Connected, Endpoint, Expect, Put, SendError, Version},
+    ports::{BoxFuture, Connected, Endpoint, Expect, Peers, Put, SendError, Version},
     refresh::{
         Answer, Cause, Effect, Fault, Flight, Held, Input, Local, Outcome, Pause, PauseVerdict, Refused, Seen, Watch,
         Written,
@@ -362,7 +362,7 @@ impl Pilot {
                 let detail = "the integration has no token endpoint".to_owned();
                 return Some(Event::Input(Input::Unreachable(Fault::Misconfigured { detail })));
             };
-            let endpoint = Endpoint { url, timeout: shared.settings.connect_timeout };
+            let endpoint = Endpoint { url, timeout: shared.settings.connect_timeout, peers: Peers::Any };
             Some(match shared.transport.connect(&endpoint).await {
                 Ok(connected) => Event::Connected(connected),
                 Err(error) => Event::Input(Input::Unreachable(Fault::Unreachable { detail: error.to_string() })),

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use argon2::{Argon2, PasswordHasher, PasswordVerifier, password_hash::phc::PasswordHash};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use jsonwebtoken::jwk::JwkSet;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
     Client, ClientSecretHash, Voided,
@@ -13,7 +14,7 @@ use tokenkeep_core::{
 use tokenkeep_oauth::{
     Secret,
     issuer::{
-        assertion::{Expected, parse_asserted_client, parse_client_assertion},
+        assertion::{AssertionError, Expected, parse_asserted_client, parse_client_assertion},
         client::AuthMethod,
         error::OAuthError,
         metadata::Endpoint,
@@ -83,7 +84,10 @@ impl Issuer {
                 client
             }
         };
-        self.note_use(&client);
+        // A public client proves nothing here: it is in use once it gets a token.
+        if client.metadata.token_endpoint_auth_method != AuthMethod::None {
+            self.note_use(&client);
+        }
         Ok(client)
     }
 
@@ -93,7 +97,7 @@ impl Issuer {
         let now = self.shared.now();
         let client = match self.configured.get(client_id) {
             Some(client) => client.clone(),
-            None => self.clients.get(&client_id.parse().ok()?, now.boot)??,
+            None => self.clients.get(&client_id.parse().ok()?, now.boot)?,
         };
         let proven = client.is_known(now.wall)
             && client.metadata.token_endpoint_auth_method == method
@@ -117,7 +121,7 @@ impl Issuer {
         if matches { Ok(()) } else { Err(OAuthError::invalid_client("the client secret is wrong").into()) }
     }
 
-    fn is_secret(&self, hash: &[u8; 32], secret: &Secret) -> bool {
+    pub(super) fn is_secret(&self, hash: &[u8; 32], secret: &Secret) -> bool {
         let presented = self.shared.records.barrier().hashes().client_secret(secret);
         verify_slices_are_equal(&presented, hash).is_ok()
     }
@@ -158,12 +162,18 @@ impl Issuer {
     }
 
     async fn check_assertion(&self, client: &Client, assertion: &Secret) -> Result<(), Refused> {
-        let keys = self.keys_of(client).await?;
         let token_endpoint = self.settings.url.endpoint(Endpoint::Token);
         let audiences = [self.settings.url.as_str(), token_endpoint.as_str()];
         let expected = Expected { client_id: client.id.as_str(), audiences: &audiences, leeway: LEEWAY };
-        let now = self.shared.now().wall;
-        let believed = parse_client_assertion(assertion, &keys, expected, now).map_err(|error| {
+        let parse = |keys: &JwkSet| parse_client_assertion(assertion, keys, expected, self.shared.now().wall);
+        let mut parsed = parse(&*self.keys_of(client).await?);
+        // Its keys may have been rotated since they were fetched.
+        if parsed == Err(AssertionError::UnknownKey)
+            && let Some(keys) = self.newer_keys_of(client).await?
+        {
+            parsed = parse(&keys);
+        }
+        let believed = parsed.map_err(|error| {
             tracing::info!(client = %client.id, %error, "a client assertion is not believed");
             OAuthError::from(error)
         })?;

@@ -22,6 +22,7 @@ impl Refused {
     pub fn told(&self) -> OAuthError {
         match self {
             Self::Protocol(error) => error.clone(),
+            Self::Failed(error @ Error::ClientDocument(_)) => OAuthError::invalid_client(error.to_string()),
             Self::Failed(error) if error.retry_after().is_some() => {
                 OAuthError::temporarily_unavailable("this server cannot say at present; try again")
             }

@@ -29,7 +29,9 @@ use tokenkeep_core::{Client, ClientId};
 pub use self::{
     admin::{GrantFilter, GrantListing, GrantStatus, GrantView, IssuerStats, Purged},
     authorize::{Authorization, AuthorizeRefused},
-    clients::{ChangeClient, ClientFilter, ClientListing, ClientView, Deleted, NewClient},
+    clients::{
+        ChangeClient, ClientFilter, ClientListing, ClientView, Deleted, ManagementRefused, NewClient, Registered,
+    },
     consent::{ADMINISTRATOR, ConsentPage, Next, UpstreamChoice},
     error::Refused,
     interactions::{Accept, InteractionStatus, InteractionView, Reject},
@@ -53,11 +55,12 @@ pub struct Issuer {
     keys: Keys,
     settings: Arc<IssuerSettings>,
     keyring: Arc<Keyring>,
-    clients: Arc<Remembered<ClientId, Option<Arc<Client>>, std::hash::RandomState>>,
+    clients: Arc<Remembered<ClientId, Arc<Client>, std::hash::RandomState>>,
     configured: Arc<clients::Configured>,
     verified: Arc<Verified>,
     turns: Arc<Turns>,
     proven: Arc<Proven>,
+    published: clients::Published,
 }
 
 impl Issuer {
@@ -77,6 +80,7 @@ impl Issuer {
             keyring: Arc::default(),
             turns: Arc::default(),
             proven: Arc::default(),
+            published: clients::Published::default(),
             shared,
             connections,
             connect,

@@ -9,7 +9,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::{sync::Arc, time::Duration};
-//! use tokenkeep_core::ports::{Endpoint, Request, Transport};
+//! use tokenkeep_core::ports::{Endpoint, Peers, Request, Transport};
 //! use tokenkeep_engine::{
 //!     system::SystemClock,
 //!     transport::{HyperTransport, Pacer, TransportOptions},
@@ -20,7 +20,8 @@
 //! let transport = HyperTransport::new(clock, pacer, &TransportOptions::default())?;
 //!
 //! let url: url::Url = "https://accounts.example/.well-known/openid-configuration".parse()?;
-//! let connected = transport.connect(&Endpoint { url: url.clone(), timeout: Duration::from_secs(5) }).await?;
+//! let endpoint = Endpoint { url: url.clone(), timeout: Duration::from_secs(5), peers: Peers::Any };
+//! let connected = transport.connect(&endpoint).await?;
 //! let request = Request { method: http::Method::GET, url, headers: Default::default(), body: Default::default() };
 //! let reply = connected.send(request, None).await?;
 //! println!("{}", reply.status);
@@ -32,13 +33,14 @@ mod dial;
 mod exchange;
 mod first_byte;
 mod pace;
+mod public;
 mod tls;
 
 use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokenkeep_core::{
     Boot,
-    ports::{BoxFuture, Clock, Connected, Endpoint, Reply, Request, SendError, Transport, TransportError},
+    ports::{BoxFuture, Clock, Connected, Endpoint, Peers, Reply, Request, SendError, Transport, TransportError},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -96,9 +98,14 @@ impl HyperTransport {
     }
 
     async fn open(&self, endpoint: &Endpoint) -> Result<Box<dyn Connected>, TransportError> {
-        let target = Target::of(&endpoint.url, self.allow_plain_http)?;
+        let target = Target::of(&endpoint.url, endpoint.peers, self.allow_plain_http)?;
         let unreachable = |reason: String| TransportError::Unreachable { host: target.host.to_string(), reason };
-        let permit = self.pacer.enter(&endpoint.url, endpoint.timeout).await.map_err(|e| unreachable(e.to_string()))?;
+        let permit = match endpoint.peers {
+            Peers::Any => self.pacer.enter(&endpoint.url, endpoint.timeout).await,
+            // The pacer remembers every origin: strangers know more of them than there is memory.
+            Peers::Public => Ok(Permit::unpaced()),
+        };
+        let permit = permit.map_err(|quiet| unreachable(quiet.to_string()))?;
         let guard = Arc::new(FirstByte::new(Arc::clone(&self.clock)));
         let stream = tokio::select! {
             biased;
@@ -120,8 +127,8 @@ impl HyperTransport {
     /// Name lookup, TCP, TLS.
     async fn reach(&self, target: &Target, guard: &Arc<FirstByte>) -> Result<Box<dyn Stream>, String> {
         let addresses = dial::resolve(&target.host, target.port).await?;
-        let addresses = addresses.into_iter().filter(|address| !target.loopback_only || address.ip().is_loopback());
-        let tcp = dial::connect(addresses.collect(), self.clock.as_ref()).await?;
+        let allowed = addresses.into_iter().filter(|address| target.allows(address.ip()));
+        let tcp = dial::connect(allowed.collect(), self.clock.as_ref()).await?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
         let wire = Wire::new(tcp, Arc::clone(guard));
         if !target.tls {
@@ -145,21 +152,44 @@ struct Target {
     host: Host,
     port: u16,
     tls: bool,
-    /// Whatever its name resolves to, only this machine may be spoken to.
-    loopback_only: bool,
+    /// What its name may resolve to.
+    allowed: Allowed,
+}
+
+/// Which addresses may be spoken to.
+#[derive(Clone, Copy)]
+enum Allowed {
+    All,
+    /// This machine's.
+    Loopback,
+    /// Those of the internet.
+    Public,
 }
 
 impl Target {
     /// Secrets travel in requests, so they travel encrypted: `http` is for this machine only, unless allowed.
-    fn of(url: &Url, allow_plain_http: bool) -> Result<Self, TransportError> {
+    fn of(url: &Url, peers: Peers, allow_plain_http: bool) -> Result<Self, TransportError> {
         let forbidden = || TransportError::Forbidden { host: url.host_str().unwrap_or_default().to_owned() };
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else { return Err(forbidden()) };
         let tls = match url.scheme() {
             "https" => true,
-            "http" if allow_plain_http || is_loopback(&host) => false,
+            "http" if peers == Peers::Any && (allow_plain_http || is_loopback(&host)) => false,
             _ => return Err(forbidden()),
         };
-        Ok(Self { host: host.to_owned(), port, tls, loopback_only: !tls && !allow_plain_http })
+        let allowed = match peers {
+            Peers::Public => Allowed::Public,
+            Peers::Any if !tls && !allow_plain_http => Allowed::Loopback,
+            Peers::Any => Allowed::All,
+        };
+        Ok(Self { host: host.to_owned(), port, tls, allowed })
+    }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        match self.allowed {
+            Allowed::All => true,
+            Allowed::Loopback => address.is_loopback(),
+            Allowed::Public => public::is_public(address),
+        }
     }
 }
 

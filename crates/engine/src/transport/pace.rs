@@ -78,6 +78,13 @@ pub struct Permit {
     _slot: Option<OwnedSemaphorePermit>,
 }
 
+impl Permit {
+    /// For what is not paced.
+    pub(super) fn unpaced() -> Self {
+        Self { _slot: None }
+    }
+}
+
 impl Pacer {
     /// A pacer that waits by `clock`.
     pub fn new(clock: Arc<dyn Clock>, pacing: Pacing) -> Self {

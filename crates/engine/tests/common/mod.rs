@@ -1,6 +1,7 @@
 //! An engine to test: in memory, with a provider that remembers everything, and a clock that is told the time.
 
 pub mod issuer;
+pub mod site;
 
 use std::{
     path::{Path, PathBuf},

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, header::LOCATION};
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
     ApiKey, ConnectId, ConnectionId, Role, Rotation, Tenant,
-    ports::{Endpoint, Reply, Request, Transport as _},
+    ports::{Endpoint, Peers, Reply, Request, Transport as _},
 };
 use tokenkeep_engine::{
     Caller, ConnectStatus, Engine, Error, NewKey, PutIntegration, Returned, StartConnect, Started,
@@ -148,7 +148,7 @@ pub(crate) async fn get(url: &Url) -> Reply {
     let clock = Arc::new(tokenkeep_testkit::ManualClock::default());
     let pacer = Arc::new(Pacer::new(clock.clone(), Pacing::default()));
     let transport = HyperTransport::new(clock, pacer, &TransportOptions::default()).unwrap();
-    let endpoint = Endpoint { url: url.clone(), timeout: Duration::from_secs(5) };
+    let endpoint = Endpoint { url: url.clone(), timeout: Duration::from_secs(5), peers: Peers::Any };
     let connected = transport.connect(&endpoint).await.unwrap();
     let (headers, body) = (HeaderMap::new(), Zeroizing::default());
     connected.send(Request { method: Method::GET, url: url.clone(), headers, body }, None).await.unwrap()

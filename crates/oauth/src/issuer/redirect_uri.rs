@@ -75,6 +75,17 @@ impl RedirectUri {
         }
     }
 
+    /// The one that stands for all that differ in nothing but a port that does not count: on loopback, without it.
+    #[must_use]
+    pub fn portless(&self) -> Self {
+        match without_port(&self.text) {
+            Some((before, after)) if self.kind == RedirectKind::Loopback => {
+                Self { text: format!("{before}{after}"), kind: self.kind }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// Where it leads.
     pub fn kind(&self) -> RedirectKind {
         self.kind
@@ -233,6 +244,22 @@ mod tests {
             ("http://localhost/cb", "http://localhost:80/cb#f"),
         ] {
             assert!(!admits(registered, presented), "{registered} {presented}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_does_not_count_can_be_left_out() {
+        for (with, without) in [
+            ("http://127.0.0.1:54321/cb", "http://127.0.0.1/cb"),
+            ("http://localhost:3000", "http://localhost"),
+            ("http://[::1]:1?a", "http://[::1]?a"),
+            ("http://[::1]/cb", "http://[::1]/cb"),
+            ("https://app.example:8443/cb", "https://app.example:8443/cb"),
+            ("com.example.app:/cb", "com.example.app:/cb"),
+        ] {
+            let portless = RedirectUri::register(with).unwrap().portless();
+            assert_eq!(portless, RedirectUri::register(without).unwrap());
+            assert!(portless.admits(with), "{with}");
         }
     }
 

@@ -1,7 +1,10 @@
 //! Who our clients are, wherever they come from.
 
 mod document;
+mod fetch;
+mod management;
 mod operator;
+mod registration;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,7 +15,12 @@ use tokenkeep_core::{
 };
 use tokenkeep_oauth::issuer::client::check_document_url;
 
-pub use self::operator::{ChangeClient, ClientFilter, ClientListing, ClientView, Deleted, NewClient};
+pub(super) use self::document::Published;
+pub use self::{
+    management::ManagementRefused,
+    operator::{ChangeClient, ClientFilter, ClientListing, ClientView, Deleted, NewClient},
+    registration::Registered,
+};
 use super::{Issuer, IssuerSettings};
 use crate::{
     Error,
@@ -73,16 +81,18 @@ impl Issuer {
 
     async fn stored_client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, Error> {
         let now = self.shared.now();
-        let known = match self.clients.get(id, now.boot) {
-            Some(known) => known,
-            None => {
-                let question = self.clients.asking(now.boot);
-                let client = self.load_client(id).await?.map(|stored| Arc::new(stored.value));
-                self.clients.insert(id.clone(), client.clone(), question);
-                client
-            }
+        // One that has expired may have registered again, elsewhere. That there is none is never remembered: so a new
+        // client need not be announced, and whoever registers many disturbs nobody.
+        if let Some(known) = self.clients.get(id, now.boot).filter(|client| client.is_known(now.wall)) {
+            return Ok(Some(known));
+        }
+        let question = self.clients.asking(now.boot);
+        let Some(stored) = self.load_client(id).await?.filter(|stored| stored.value.is_known(now.wall)) else {
+            return Ok(None);
         };
-        Ok(known.filter(|client| client.is_known(now.wall)))
+        let client = Arc::new(stored.value);
+        self.clients.insert(id.clone(), client.clone(), question);
+        Ok(Some(client))
     }
 
     pub(super) async fn load_client(&self, id: &ClientId) -> Result<Option<Stored<Client>>, Error> {
@@ -97,10 +107,7 @@ impl Issuer {
         for _ in 0..ATTEMPTS {
             match self.shared.records.save(client, (), Expect::Absent).await? {
                 // Nobody else can have drawn it: what is there under it is our own write.
-                Put::Committed(_) | Put::Conflict => {
-                    self.announce_client(&client.id);
-                    return Ok(());
-                }
+                Put::Committed(_) | Put::Conflict => return Ok(()),
                 Put::Unknown => {}
             }
         }

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::ATTEMPTS;
 use crate::{
     Caller, Error,
+    error::STORE_RETRY,
     issuer::{Issuer, admin::allowed},
     keys::check_given,
     records::{Aggregate as _, Loaded},
@@ -305,18 +306,17 @@ impl Issuer {
     async fn claim_client_id(&self, client: &Client) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             match self.shared.records.save(client, (), Expect::Absent).await? {
-                Put::Committed(_) => break,
+                Put::Committed(_) => return Ok(()),
                 Put::Conflict => match self.load_client(&client.id).await? {
                     // Our own write, whose answer was lost: no other has this secret's hash and this time.
-                    Some(stored) if stored.value.encode() == client.encode() => break,
+                    Some(stored) if stored.value.encode() == client.encode() => return Ok(()),
                     Some(_) => return Err(Error::AlreadyThere { what: "client" }),
                     None => {}
                 },
                 Put::Unknown => {}
             }
         }
-        self.announce_client(&client.id);
-        Ok(())
+        Err(Error::StoreUnavailable { retry_after: STORE_RETRY, source: None })
     }
 
     fn check_not_configured(&self, id: &ClientId) -> Result<(), Error> {

@@ -100,6 +100,7 @@ impl Issuer {
         let signed = self.with_signer(protected, |key| build_access_token(key, issuer, &claims)).await?;
         let access_token = signed.map_err(|_| Error::Conflict { what: "signing key" })?;
         self.shared.metrics.issued(grant_type.as_str());
+        self.note_use(client);
         tracing::info!(
             target: "audit", action = "token_issued", grant_type = grant_type.as_str(), client = %client.id,
             grant = grant.map(tracing::field::display), jti = claims.jti, resource = %claims.audience,
