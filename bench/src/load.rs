@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hdrhistogram::Histogram;
 
 #[derive(clap::Args)]
@@ -76,6 +77,19 @@ pub fn request(path: &str, key: Option<&str>) -> Vec<u8> {
         .into_bytes()
 }
 
+/// A form is posted, with a client's id and secret as HTTP Basic has them, if there are any.
+pub fn post(path: &str, basic: Option<(&str, &str)>, form: &str) -> Vec<u8> {
+    let authorization = basic.map_or_else(String::new, |(id, secret)| {
+        format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{id}:{secret}")))
+    });
+    let length = form.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Accept: application/json\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{form}"
+    )
+    .into_bytes()
+}
+
 /// Loads one address from one thread, polling many sockets: a client must cost less than what it measures.
 pub fn measure(addr: SocketAddr, request: &[u8], shape: Shape) -> anyhow::Result<Measured> {
     let length = response_length(addr, request)?;
@@ -94,22 +108,35 @@ pub fn in_turn(addr: SocketAddr, requests: &[Vec<u8>], shape: Shape) -> anyhow::
 /// Asks, to see that the answer is right and how long it is: every later one is as long. The first answer after a
 /// pause may come another way than those that follow, so the second counts.
 fn response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize> {
-    one_response_length(addr, request)?;
-    one_response_length(addr, request)
+    ask(addr, request)?;
+    Ok(ask(addr, request)?.bytes.len())
 }
 
-fn one_response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize> {
+/// A whole answer.
+pub struct Answer {
+    bytes: Vec<u8>,
+    body_at: usize,
+}
+
+impl Answer {
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.body_at..]
+    }
+}
+
+/// Asks once. Anything but 200 is an error.
+pub fn ask(addr: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(request)?;
-    let mut answer = Vec::new();
+    let mut bytes = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
         let read = stream.read(&mut buffer)?;
-        ensure!(read > 0, "the connection was closed after {} bytes", answer.len());
-        answer.extend_from_slice(&buffer[..read]);
-        let Some(head) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
-        let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+        ensure!(read > 0, "the connection was closed after {} bytes", bytes.len());
+        bytes.extend_from_slice(&buffer[..read]);
+        let Some(head) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
         ensure!(
             text.starts_with("http/1.1 200"),
             "not what was asked for: {}",
@@ -121,8 +148,10 @@ fn one_response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize
             .context("an answer without content-length")?
             .trim()
             .parse()?;
-        if answer.len() >= head + 4 + body {
-            return Ok(head + 4 + body);
+        let body_at = head + 4;
+        if bytes.len() >= body_at + body {
+            bytes.truncate(body_at + body);
+            return Ok(Answer { bytes, body_at });
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   a hundred rotations.
 //! - `real-clients`: MCP's SDKs, `openid-client` and `oauth4webapi` sign their user in at tokenkeep.
 //! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
+//! - `issuing`: tokens issued, introspected and verified, beside servers that do the same.
 //! - `storm`: several processes on one store, every connection expired at once.
 //! - `chaos-cluster`: an instance killed and its servers broken during such a storm.
 //! - `killed-for-good`: an instance that never comes back, with replies that it could not commit.
@@ -29,8 +30,10 @@ mod ceiling;
 mod chaos;
 mod cluster;
 mod http;
+mod issuing;
 mod load;
 mod misses;
+mod peer;
 mod real_clients;
 mod real_provider;
 mod report;
@@ -76,6 +79,11 @@ enum Command {
     RealClients(real_clients::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
     TokenEndpoint(token_endpoint::Arguments),
+    /// Measures what the issuing side answers, beside the servers that it replaces, on the same core.
+    Issuing(issuing::Arguments),
+    /// The bare signing.
+    #[command(hide = true)]
+    Sign(issuing::signing::Arguments),
     /// The bare handler.
     #[command(hide = true)]
     Ceiling(ceiling::Arguments),
@@ -88,6 +96,8 @@ fn main() -> ExitCode {
         Command::Ceiling(arguments) => ceiling::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::TokenEndpoint(arguments) => token_endpoint::run(&arguments),
+        Command::Issuing(arguments) => issuing::run(&arguments),
+        Command::Sign(arguments) => issuing::signing::run(&arguments),
         Command::Chaos(arguments) => block_on(chaos::run(arguments)),
         Command::Child(arguments) => block_on(chaos::child::run(arguments)),
         Command::Storm(arguments) => block_on(cluster::storm::run(arguments)),

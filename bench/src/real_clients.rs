@@ -2,21 +2,19 @@
 //! consent page, the pages of a certified server upstream, tokens, refresh, step-up, revocation.
 
 use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader, Lines},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use hyper::StatusCode;
-use serde_json::Value;
 use url::Url;
 
 use crate::{
     browser::Browser,
+    peer::{Peer, Process},
     report::Report,
-    service::{Service, binary, end},
+    service::{Service, binary},
 };
 
 #[derive(clap::Args)]
@@ -44,8 +42,10 @@ const SECRET: &str = "a-secret-of-the-harness-0123456789";
 /// The conformance suite calls back here.
 const CONFORMANCE_CALLBACK: &str = "http://127.0.0.1:3199/callback";
 
-/// A client: its name, its script, what it is told beside the common.
-const CLIENTS: [(&str, &str, &[(&str, &str)]); 5] = [
+/// Its name, its script, what it is told beside the common.
+type Client = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const CLIENTS: [Client; 5] = [
     ("the TypeScript SDK of MCP, registered", "mcp-sdk.mjs", &[]),
     ("the TypeScript SDK of MCP, with a document", "mcp-sdk.mjs", &[("CLIENT_METADATA_URL", "DOCUMENT")]),
     ("the Python SDK of MCP", "mcp_sdk.py", &[]),
@@ -180,7 +180,7 @@ impl Ground {
             said.push_str(&line);
             said.push('\n');
         }
-        let status = suite.running.0.wait()?;
+        let status = suite.wait()?;
         ensure!(status.success(), "it failed:\n{said}");
         let troubled = said.lines().any(|line| line.contains("WARNING") || line.contains("FAILURE"));
         ensure!(!troubled, "it is not content:\n{said}");
@@ -207,72 +207,4 @@ async fn sign_in(page: Url) -> anyhow::Result<()> {
     let back = browser.submit(asked.form()?, &[]).await?;
     ensure!(back.answer.status.is_success(), "it ended at {}: {} {}", back.url, back.answer.status, back.answer.text());
     Ok(())
-}
-
-/// A server of the harness.
-struct Peer {
-    _running: Running,
-    said: BTreeMap<String, String>,
-}
-
-impl Peer {
-    /// Waits until it says that it listens.
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut started = Process::start(command)?;
-        while let Some(said) = started.next()? {
-            if said["event"] == "listening" {
-                let texts = said.as_object().into_iter().flatten();
-                let said = texts.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect();
-                let Process { running, lines } = started;
-                // Whatever else it says must not fill the pipe.
-                std::thread::spawn(move || lines.for_each(drop));
-                return Ok(Self { _running: running, said });
-            }
-        }
-        bail!("{command:?} ended without saying where it listens")
-    }
-
-    fn said(&self, name: &str) -> anyhow::Result<&str> {
-        self.said.get(name).map(String::as_str).with_context(|| format!("it did not say its {name}"))
-    }
-}
-
-/// Ends with the harness.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        end(&mut self.0);
-    }
-}
-
-struct Process {
-    running: Running,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(if std::env::var_os("BENCH_LOGS").is_some() { Stdio::inherit() } else { Stdio::null() })
-            .spawn()
-            .with_context(|| format!("{command:?} cannot be started"))?;
-        let lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-        Ok(Self { running: Running(child), lines })
-    }
-
-    fn line(&mut self) -> anyhow::Result<Option<String>> {
-        Ok(self.lines.next().transpose()?)
-    }
-
-    /// The next line that is JSON.
-    fn next(&mut self) -> anyhow::Result<Option<Value>> {
-        while let Some(line) = self.line()? {
-            if let Ok(said) = serde_json::from_str(&line) {
-                return Ok(Some(said));
-            }
-        }
-        Ok(None)
-    }
 }

@@ -68,6 +68,18 @@ pub fn pinned(binary: &Path, core: Option<usize>) -> Command {
     }
 }
 
+/// The client stays off the core of the servers, and so does everything that it starts and does not pin.
+pub fn pin_to_another_core(theirs: usize) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut set = rustix::thread::CpuSet::new();
+    for core in (0..cores).filter(|core| *core != theirs || cores == 1) {
+        set.set(core);
+    }
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        eprintln!("the client could not be pinned: {error}");
+    }
+}
+
 /// Waits for the line in which a process says where it listens.
 pub fn listening(process: &mut Child) -> anyhow::Result<SocketAddr> {
     let stdout = process.stdout.take().context("no stdout")?;

@@ -13,7 +13,8 @@ use url::Url;
 use crate::{
     http::api,
     load::{self, Measured, Shape},
-    service::{ADMIN_KEY, Service, binary, end, listening, pinned},
+    report::median,
+    service::{ADMIN_KEY, Service, binary, end, listening, pin_to_another_core, pinned},
 };
 
 #[derive(clap::Args)]
@@ -82,22 +83,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     end(&mut ceiling.process);
     Ok(())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn pin_to_another_core(theirs: usize) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut set = rustix::thread::CpuSet::new();
-    for core in (0..cores).filter(|core| *core != theirs || cores == 1) {
-        set.set(core);
-    }
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        eprintln!("the client could not be pinned: {error}");
-    }
 }
 
 /// Stores a thousand connections, so that the one measured is one of many.

@@ -13,8 +13,10 @@ use crate::{process, workspace::Workspace};
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
 const RUSTY_VAULT: (&str, &str) = ("rusty_vault", "0.2.1");
 const OIDC_PROVIDER: (&str, &str) = ("oidc-provider", "9.13.3");
-/// The oldest that runs it, and what is fetched where there is only an older one.
-const NODE: (u32, &str) = (20, "node@22");
+const WORKERS_OAUTH_PROVIDER: (&str, &str) = ("@cloudflare/workers-oauth-provider", "1.2.3");
+const DYNAMIC_CLIENT: (&str, &str) = ("mcp-oauth-dynamicclient", "0.2.0");
+/// What is fetched where there is only a Node that is too old.
+const NODE: &str = "node@22";
 
 /// Something is not there and could not be fetched; why, and what to do.
 #[derive(Debug)]
@@ -98,17 +100,77 @@ pub(crate) struct OidcProvider {
 
 /// node-oidc-provider and a Node that runs it.
 pub(crate) fn oidc_provider(workspace: &Workspace) -> Result<OidcProvider, Missing> {
-    let folder = workspace.cache("peers");
-    let script = folder.join("oidc-provider.mjs");
-    // Node looks for modules beside the script, so the script stands beside them.
-    std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::copy(workspace.path("bench/peers/oidc-provider.mjs"), &script))
-        .and_then(|_| write_once(&folder.join("package.json"), "{\"private\": true, \"type\": \"module\"}\n"))
-        .map_err(|error| Missing(format!("{} cannot be written: {error}", folder.display())))?;
-    let node = node(&folder)?;
+    let folder = peers(workspace, "bench/peers", "")?;
+    let node = node(&folder, 20, "node-oidc-provider runs on it")?;
     let (name, version) = OIDC_PROVIDER;
     npm_package(&folder, name, version, "the provider that the tests sign in at")?;
-    Ok(OidcProvider { node, script })
+    Ok(OidcProvider { node, script: folder.join("oidc-provider.mjs") })
+}
+
+/// The servers that the issuing side is measured beside.
+pub(crate) struct MeasuredPeers {
+    pub(crate) node: PathBuf,
+    /// With the scripts that run them.
+    pub(crate) folder: PathBuf,
+    /// Runs the one in Python, if that could be installed.
+    pub(crate) python: Result<PathBuf, Missing>,
+}
+
+/// Those servers, and what runs them.
+pub(crate) fn measured_peers(workspace: &Workspace) -> Result<MeasuredPeers, Missing> {
+    let folder = peers(workspace, "bench/peers/measured", "measured")?;
+    let packages = workspace.cache("peers");
+    let node = node(&packages, 22, "workers-oauth-provider runs on it")?;
+    for (name, version) in [OIDC_PROVIDER, WORKERS_OAUTH_PROVIDER] {
+        npm_package(&packages, name, version, "the issuing side is measured beside it")?;
+    }
+    Ok(MeasuredPeers { node, folder, python: dynamic_client(workspace) })
+}
+
+/// A Python that has mcp-oauth-dynamicclient, and a Redis to start for it.
+fn dynamic_client(workspace: &Workspace) -> Result<PathBuf, Missing> {
+    if !process::succeeds(Command::new("redis-server").arg("--version")) {
+        debian_packages(&["redis-server"], "mcp-oauth-dynamicclient needs one")?;
+    }
+    let (name, version) = DYNAMIC_CLIENT;
+    let folder = workspace.cache(name);
+    let python = folder.join("bin/python");
+    let installed = format!("import importlib.metadata as m; assert m.version('{name}') == '{version}'");
+    if process::succeeds(Command::new(&python).args(["-c", &installed])) {
+        return Ok(python);
+    }
+    if !process::succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"])) {
+        debian_packages(&["python3", "python3-venv"], "mcp-oauth-dynamicclient runs on it")?;
+    }
+    println!("installing the Python package {name} into {} (the issuing side is measured beside it)", folder.display());
+    let done = process::run(Command::new("python3").args(["-m", "venv"]).arg(&folder)).is_ok_and(|done| done) && {
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        process::run(pip.arg(format!("{name}=={version}"))).is_ok_and(|done| done)
+    };
+    if done { Ok(python) } else { Err(Missing(format!("`pip install {name}=={version}` failed; is there a network?"))) }
+}
+
+/// Node looks for modules beside a script and in the folders above, so the scripts of `from` are put `into` (or into
+/// a folder in) the folder with the modules.
+fn peers(workspace: &Workspace, from: &str, into: &str) -> Result<PathBuf, Missing> {
+    let packages = workspace.cache("peers");
+    let folder = packages.join(into);
+    copy_files(&workspace.path(from), &folder)
+        .and_then(|()| write_once(&packages.join("package.json"), "{\"private\": true, \"type\": \"module\"}\n"))
+        .map_err(|error| Missing(format!("{} cannot be written: {error}", folder.display())))?;
+    Ok(folder)
+}
+
+fn copy_files(from: &Path, into: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(into)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), into.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// npm notes in it what is installed, and removes whatever it does not find there.
@@ -117,18 +179,17 @@ fn write_once(file: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// A Node that is young enough.
-fn node(folder: &Path) -> Result<PathBuf, Missing> {
+fn node(folder: &Path, oldest: u32, why: &str) -> Result<PathBuf, Missing> {
     if node_version(Path::new("node")).is_none() {
-        debian_packages(&["nodejs", "npm"], "node-oidc-provider runs on it")?;
+        debian_packages(&["nodejs", "npm"], why)?;
     }
-    let (oldest, package) = NODE;
     if node_version(Path::new("node")).is_some_and(|version| version >= oldest) {
         return Ok(PathBuf::from("node"));
     }
     let own = folder.join("node_modules/.bin/node");
     if node_version(&own).is_none_or(|version| version < oldest) {
         println!("the Node on this machine is older than {oldest}");
-        npm_install(folder, package, "node-oidc-provider runs on it")?;
+        npm_install(folder, NODE, why)?;
     }
     Ok(own)
 }
