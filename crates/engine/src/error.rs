@@ -188,6 +188,7 @@ impl Error {
             Error::NotFound { what: "instance", .. } => "instance_not_found",
             Error::NotFound { what: "client", .. } => "client_not_found",
             Error::NotFound { what: "grant", .. } => "grant_not_found",
+            Error::NotFound { what: "interaction", .. } => "interaction_not_found",
             Error::NotFound { what: "access token", .. } => "access_token_not_found",
             Error::NotFound { .. } => "not_found",
             Error::AlreadyThere { .. } => "already_there",

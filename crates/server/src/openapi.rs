@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use crate::api::{
-    clients, connect, connections, grants, health, instances, integrations, issuer, keys, providers, signing_keys,
-    stats, subjects,
+    clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
+    signing_keys, stats, subjects,
 };
 
 /// The document, pretty-printed. The same in every run: it is checked in as `docs/openapi.json`.
@@ -63,6 +63,9 @@ pub fn openapi_json() -> String {
         grants::revoke_all,
         grants::get_by_token,
         grants::revoke_token,
+        interactions::get,
+        interactions::accept,
+        interactions::reject,
         signing_keys::list,
         signing_keys::rotate,
         issuer::stats,
@@ -92,6 +95,7 @@ pub fn openapi_json() -> String {
         (name = "keys", description = "Keys to this API"),
         (name = "clients", description = "Who may ask our authorization server for tokens"),
         (name = "grants", description = "What subjects allowed clients"),
+        (name = "interactions", description = "An application's own pages for signing in and consenting"),
         (name = "signing keys", description = "What signs access tokens"),
         (name = "providers", description = "The catalogue"),
         (name = "operations", description = "Health, metrics, statistics, instances"),

@@ -10,8 +10,8 @@ use http::Uri;
 use crate::{
     AppState,
     api::{
-        clients, connect, connections, grants, health, instances, integrations, issuer, keys, providers, signing_keys,
-        stats, subjects,
+        clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
+        signing_keys, stats, subjects,
     },
     connect_page,
     oauth::{self, callback},
@@ -49,6 +49,9 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/grants", get(grants::list).delete(grants::revoke_all))
         .route("/v1/grants/{id}", get(grants::get).delete(grants::revoke))
         .route("/v1/grants/by-token/{jti}", get(grants::get_by_token).delete(grants::revoke_token))
+        .route("/v1/interactions/{id}", get(interactions::get))
+        .route("/v1/interactions/{id}/accept", post(interactions::accept))
+        .route("/v1/interactions/{id}/reject", post(interactions::reject))
         .route("/v1/issuer/stats", get(issuer::stats))
         .route("/v1/issuer/purge", post(issuer::purge))
         .route("/v1/signing-keys", get(signing_keys::list))

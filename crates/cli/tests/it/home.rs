@@ -257,15 +257,21 @@ pub(crate) struct Page {
 
 /// One request, as a browser sends it. `url` is reached on the loopback interface, whatever its host says.
 pub(crate) fn browse(method: &str, url: &str, cookies: &[String], form: &str) -> Page {
+    browse_with(method, url, &[], cookies, form)
+}
+
+/// The same, with further headers.
+pub(crate) fn browse_with(method: &str, url: &str, headers: &[(&str, &str)], cookies: &[String], form: &str) -> Page {
     let url = url::Url::parse(url).unwrap();
     let port = url.port().unwrap();
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let host = format!("{}:{port}", url.host_str().unwrap());
+    let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let cookies: Vec<&str> = cookies.iter().filter_map(|cookie| cookie.split(';').next()).collect();
     write!(
         stream,
-        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nCookie: {}\r\nContent-Type: \
+        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}Cookie: {}\r\nContent-Type: \
          application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
         cookies.join("; "),
         form.len()

@@ -3,5 +3,6 @@
 mod connections;
 mod home;
 mod instances;
+mod issuing;
 mod serve;
 mod store;

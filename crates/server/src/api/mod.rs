@@ -7,6 +7,7 @@ pub(crate) mod grants;
 pub(crate) mod health;
 pub(crate) mod instances;
 pub(crate) mod integrations;
+pub(crate) mod interactions;
 pub(crate) mod issuer;
 pub(crate) mod keys;
 pub(crate) mod providers;

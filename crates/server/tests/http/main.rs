@@ -8,6 +8,7 @@ mod clients;
 mod connect;
 mod connections;
 mod fast_lane;
+mod grants;
 mod hostile;
 mod instances;
 mod issuer;
