@@ -19,12 +19,22 @@ pub(crate) struct Ceilings {
     pub(crate) guesses: Ceiling,
     /// The same by network, whoever they say to be: names cost nothing.
     pub(crate) guessers: Ceiling,
+    /// Registrations by network. A whole company may be behind one address.
+    pub(crate) registrations: Ceiling,
+    /// Those of them that left a new client behind: fewer than all networks together may, so that none uses up what
+    /// there is for all.
+    pub(crate) new_clients: Ceiling,
 }
 
 impl Default for Ceilings {
     fn default() -> Self {
         let minute = Duration::from_mins(1);
-        Self { guesses: Ceiling::new(30, minute), guessers: Ceiling::new(600, minute) }
+        Self {
+            guesses: Ceiling::new(30, minute),
+            guessers: Ceiling::new(600, minute),
+            registrations: Ceiling::new(600, minute),
+            new_clients: Ceiling::new(100, 10 * minute),
+        }
     }
 }
 

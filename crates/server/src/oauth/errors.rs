@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokenkeep_engine::issuer::Refused;
+use tokenkeep_engine::{Error, issuer::Refused};
 use tokenkeep_oauth::issuer::{challenge::basic_challenge, error::OAuthError};
 
 use crate::problem;
@@ -51,6 +51,9 @@ impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         if let Refused::Failed(error) = &refused {
             problem::log(error);
+        }
+        if let Refused::Failed(Error::TooMany { retry_after, .. }) = &refused {
+            return Self::too_many(*retry_after);
         }
         Self { retry_after: refused.retry_after(), ..refused.told().into() }
     }

@@ -3,6 +3,7 @@
 //! | file | RFC |
 //! |---|---|
 //! | [`token`], [`revoke`], [`introspect`] | 6749 3.2, 7009, 7662 |
+//! | [`register`] | 7591, 7592 |
 //! | [`metadata`], [`jwks`] | 8414, 9728, 7517 |
 //! | [`verify`] | 6750 3, for proxies that ask before they let a request through |
 //! | [`callback`] | 6749 4.1.2: where providers send browsers back to |
@@ -10,6 +11,7 @@
 //! What they share: [`issuing`] (what is made once), [`form`] and [`client`] (what a request says, and whose it is),
 //! [`errors`], [`cors`], [`ceilings`], and [`lane`], the hot path of two of them.
 
+mod bearer;
 pub(crate) mod callback;
 mod ceilings;
 mod client;
@@ -21,6 +23,7 @@ pub(crate) mod issuing;
 mod jwks;
 pub(crate) mod lane;
 mod metadata;
+mod register;
 mod revoke;
 mod token;
 mod verify;
@@ -50,6 +53,10 @@ pub(crate) fn routes(state: &AppState) -> Router<AppState> {
         .route(&below(Endpoint::Token.path()), open(post(token::token)))
         .route(&below(Endpoint::Revoke.path()), open(post(revoke::revoke)))
         .route(&below(Endpoint::Jwks.path()), open(get(jwks::jwks)));
+    let (all, one) = (below(Endpoint::Register.path()), below(&format!("{}/{{client_id}}", Endpoint::Register.path())));
+    router = router
+        .route(&all, open(post(register::register)))
+        .route(&one, open(get(register::get).put(register::put).delete(register::delete)));
     for path in url.well_known_paths() {
         router = router.route(&path, open(get(metadata::server)));
     }

@@ -5,23 +5,21 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
 use tokenkeep_engine::issuer::{ProtectedResource, Refused, VerifiedToken};
-use tokenkeep_oauth::{
-    Secret,
-    issuer::{
-        challenge::BearerChallenge, error::OAuthError, form::Form, metadata::resource_metadata_url, resource::Resource,
-        scope::ScopeSet,
-    },
+use tokenkeep_oauth::issuer::{
+    challenge::BearerChallenge, error::OAuthError, form::Form, metadata::resource_metadata_url, resource::Resource,
+    scope::ScopeSet,
 };
 use url::Url;
 
 use super::{
+    bearer::presented,
     errors::{self, Failure},
     issuing::Issuing,
 };
-use crate::{auth, peer::Peer};
+use crate::peer::Peer;
 
 /// Below the issuer's path.
 pub(crate) const PATH: &str = "/verify";
@@ -132,17 +130,6 @@ fn visible(text: &str) -> HeaderValue {
 
 fn plain(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("tokens, scopes and what was encoded are printable ASCII")
-}
-
-/// The bearer token (RFC 6750 2.1). Another scheme is as good as none.
-fn presented(headers: &HeaderMap) -> Result<Option<Secret>, Failure> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (first, second) = (values.next(), values.next());
-    if second.is_some() {
-        return Err(OAuthError::invalid_request("there are two Authorization headers").into());
-    }
-    let token = first.and_then(|value| value.to_str().ok()).and_then(auth::bearer).map(str::trim);
-    Ok(token.filter(|token| !token.is_empty()).map(Secret::from))
 }
 
 fn asked_scope(query: &Form) -> Result<Option<ScopeSet>, OAuthError> {

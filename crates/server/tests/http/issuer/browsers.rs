@@ -5,7 +5,9 @@ use http::Request;
 
 use super::IssuerApp;
 
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 8] = [
+    "/register",
+    "/register/client_1",
     "/token",
     "/revoke",
     "/jwks",
@@ -32,7 +34,7 @@ async fn browsers_on_any_site_may_use_what_clients_need_and_without_cookies() {
             assert!(allowed.contains(needed), "{allowed}");
         }
         // A refusal can be read as well.
-        let method = if matches!(path, "/token" | "/revoke") { "POST" } else { "GET" };
+        let method = if matches!(path, "/token" | "/revoke" | "/register") { "POST" } else { "GET" };
         let asked = Request::builder()
             .method(method)
             .uri(path)

@@ -8,6 +8,7 @@ mod gateway;
 mod keys;
 mod lanes;
 mod refresh_tokens;
+mod registration;
 mod told;
 
 use std::{
