@@ -1,5 +1,7 @@
 //! Pages for people: small, without scripts, without anything from elsewhere.
 
+use std::borrow::Cow;
+
 use askama::Template;
 use axum::response::{IntoResponse, Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -53,9 +55,12 @@ pub(crate) struct OutcomeTemplate<'a> {
 
 /// Where the forms of a page may lead.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum FormAction {
+pub(crate) enum FormAction<'a> {
     /// The page has none.
     None,
+    /// Like [`Away`](Self::Away), and to these sources besides, such as the scheme or the port of a program that waits
+    /// for an answer.
+    AwayTo(&'a [String]),
     /// To us, and from there by redirects to a provider. Browsers apply `form-action` to every redirect that follows,
     /// and providers redirect among hosts of their own, so that a list of hosts would strand users. `plain_http`: also to
     /// a provider on this machine.
@@ -65,24 +70,39 @@ pub(crate) enum FormAction {
     },
 }
 
-impl FormAction {
-    fn sources(self) -> &'static str {
+impl FormAction<'_> {
+    fn sources(self) -> Cow<'static, str> {
         match self {
-            FormAction::None => "'none'",
-            FormAction::Away { plain_http: false } => "'self' https:",
-            FormAction::Away { plain_http: true } => "'self' https: http://localhost:* http://127.0.0.1:*",
+            FormAction::None => "'none'".into(),
+            FormAction::Away { plain_http: false } => "'self' https:".into(),
+            FormAction::Away { plain_http: true } => "'self' https: http://localhost:* http://127.0.0.1:*".into(),
+            FormAction::AwayTo(sources) => {
+                let mut all = "'self' https:".to_owned();
+                for source in sources.iter().filter(|source| !source.starts_with("https:")) {
+                    // The grammar of sources has no IPv6 addresses (CSP3 2.3.1).
+                    let source = if source.contains('[') { "http:" } else { source };
+                    if source
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'/' | b'.' | b'-' | b'+'))
+                    {
+                        all.push(' ');
+                        all.push_str(source);
+                    }
+                }
+                all.into()
+            }
         }
     }
 }
 
 /// The answer that shows a page.
-pub(crate) fn page(status: StatusCode, template: &impl Template, nonce: &Nonce, forms: FormAction) -> Response {
+pub(crate) fn page(status: StatusCode, template: &impl Template, nonce: &Nonce, forms: FormAction<'_>) -> Response {
     let html = template.render().expect("templates render into memory and call nothing that fails");
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; form-action {}; frame-ancestors 'none'; base-uri 'none'",
         forms.sources()
     );
-    let policy = HeaderValue::from_str(&policy).expect("a nonce is base64url");
+    let policy = HeaderValue::from_str(&policy).expect("a nonce is base64url, and sources are plain ASCII");
     let mut response = (status, html).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -131,5 +151,19 @@ mod tests {
         let outcome =
             OutcomeTemplate { nonce: &nonce, mark: HOSTILE, title: HOSTILE, text: HOSTILE, detail: Some(HOSTILE) };
         check(&outcome.render().unwrap());
+    }
+
+    #[test]
+    fn forms_lead_where_they_must_and_nothing_else_gets_into_the_policy() {
+        let sources = [
+            "https://app.example",
+            "http://localhost:8000",
+            "http://[::1]:8000",
+            "com.example.app:",
+            "x; script-src *",
+        ];
+        let sources = sources.map(str::to_owned);
+        let policy = FormAction::AwayTo(&sources).sources();
+        assert_eq!(policy, "'self' https: http://localhost:8000 http: com.example.app:");
     }
 }

@@ -14,9 +14,10 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode, Uri, header};
 use secrecy::ExposeSecret;
-use tokenkeep_engine::{ConnectStatus, Returned};
+use tokenkeep_engine::{ConnectStatus, Returned, issuer::CameBack};
 use tokenkeep_oauth::Secret;
 
+use super::{authorize::leave, sorry::Sorry};
 use crate::{
     AppState, body,
     cookie::Cookie,
@@ -75,6 +76,12 @@ async fn hop(state: &AppState, request: Request) -> Result<Response, Problem> {
 
 async fn finish(state: &AppState, answer: &[u8], headers: &HeaderMap) -> Response {
     let browser = Cookie::Browser.read(headers, state.public_url());
+    // Who signs in at our own server comes back here too: providers know one address of ours.
+    if let Some(issuer) = state.engine.issuer().filter(|issuer| issuer.is_ours(answer)) {
+        let came_back = issuer.came_back(answer, browser).await;
+        let gone = came_back.map_err(|CameBack::Page(error)| Sorry::from(error));
+        return gone.and_then(|to| leave(to.expose_secret())).unwrap_or_else(|sorry| sorry.page(state));
+    }
     match state.engine.connect().callback(answer, browser).await {
         Ok(returned) => match returned.return_to.as_ref().and_then(|url| see_other(url.as_str())) {
             Some(redirect) => redirect,

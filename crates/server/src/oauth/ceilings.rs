@@ -24,6 +24,8 @@ pub(crate) struct Ceilings {
     /// Those of them that left a new client behind: fewer than all networks together may, so that none uses up what
     /// there is for all.
     pub(crate) new_clients: Ceiling,
+    /// Sign-ins that begin, by network: each is a record for ten minutes. An office or a school is one network.
+    pub(crate) sign_ins: Ceiling,
 }
 
 impl Default for Ceilings {
@@ -34,6 +36,7 @@ impl Default for Ceilings {
             guessers: Ceiling::new(600, minute),
             registrations: Ceiling::new(600, minute),
             new_clients: Ceiling::new(100, 10 * minute),
+            sign_ins: Ceiling::new(300, minute),
         }
     }
 }

@@ -6,15 +6,19 @@
 //! | [`register`] | 7591, 7592 |
 //! | [`metadata`], [`jwks`] | 8414, 9728, 7517 |
 //! | [`verify`] | 6750 3, for proxies that ask before they let a request through |
+//! | [`authorize`], [`consent`], [`administrator`] | 6749 4.1.1, and the pages that people see |
 //! | [`callback`] | 6749 4.1.2: where providers send browsers back to |
 //!
 //! What they share: [`issuing`] (what is made once), [`form`] and [`client`] (what a request says, and whose it is),
-//! [`errors`], [`cors`], [`ceilings`], and [`lane`], the hot path of two of them.
+//! [`errors`], [`sorry`] (the same for people), [`cors`], [`ceilings`], and [`lane`], the hot path of two of them.
 
+mod administrator;
+mod authorize;
 mod bearer;
 pub(crate) mod callback;
 mod ceilings;
 mod client;
+mod consent;
 mod cors;
 mod errors;
 mod form;
@@ -25,6 +29,7 @@ pub(crate) mod lane;
 mod metadata;
 mod register;
 mod revoke;
+mod sorry;
 mod token;
 mod verify;
 
@@ -63,7 +68,11 @@ pub(crate) fn routes(state: &AppState) -> Router<AppState> {
     for path in issuing.documents.resource_paths() {
         router = router.route(path, open(get(metadata::resource)));
     }
+    let page = below(&format!("{}/{{interaction}}", Endpoint::Authorize.path()));
     router
+        .route(&below(Endpoint::Authorize.path()), get(authorize::query).post(authorize::form))
+        .route(&page, get(consent::show).post(consent::decide))
+        .route(&format!("{page}/administrator"), post(administrator::sign_in))
         .route(&below(Endpoint::Introspect.path()), post(introspect::introspect))
         .route(&below(verify::PATH), get(verify::verify).post(verify::verify))
         .layer(axum::middleware::map_response(no_referrer))

@@ -62,7 +62,9 @@ impl TestApp {
         let base = provider.issuer();
         let fake = format!(
             "id = \"fake\"\ndisplay_name = \"Fake & Sons\"\nauthorize_url = \"{base}/authorize\"\n\
-             token_url = \"{base}/token\"\nrevoke = {{ method = \"rfc7009\", url = \"{base}/revoke\" }}\n"
+             token_url = \"{base}/token\"\nrevoke = {{ method = \"rfc7009\", url = \"{base}/revoke\" }}\n\
+             userinfo_url = \"{base}/userinfo\"\n[identity]\nsource = \"userinfo\"\nsubject = [\"/sub\"]\n\
+             name = [\"/name\"]\n"
         );
         let catalogue = Catalogue::with(vec![parse_provider_toml("fake", &fake).unwrap()]).unwrap();
         let outage = Arc::new(AtomicBool::new(false));

@@ -4,6 +4,7 @@
 
 mod app;
 mod bad_requests;
+mod browser;
 mod clients;
 mod connect;
 mod connections;

@@ -7,6 +7,7 @@ mod discovery;
 mod gateway;
 mod keys;
 mod lanes;
+mod pages;
 mod refresh_tokens;
 mod registration;
 mod told;
