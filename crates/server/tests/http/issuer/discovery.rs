@@ -59,7 +59,10 @@ async fn metadata_advertises_what_works_and_nothing_else() {
     }
     let jwks = metadata["jwks_uri"].as_str().unwrap().strip_prefix(ISSUER).unwrap();
     assert_eq!(app.get(jwks).await.status, 200);
-    assert!(metadata["registration_endpoint"].is_string());
+    for (endpoint, status) in [("authorization", 400), ("registration", 405)] {
+        let url = metadata[format!("{endpoint}_endpoint")].as_str().unwrap();
+        assert_eq!(app.get(url.strip_prefix(ISSUER).unwrap()).await.status, status, "{endpoint}");
+    }
 
     let closed = IssuerApp::with(|told| told.registration = Registration::Off).await;
     let metadata = closed.get("/.well-known/oauth-authorization-server").await.json();
