@@ -32,29 +32,31 @@ const registered = await oauth.processDynamicClientRegistrationResponse(
 );
 step('registered');
 
-const verifier = oauth.generateRandomCodeVerifier();
-const state = oauth.generateRandomState();
-const url = new URL(as.authorization_endpoint);
-url.search = new URLSearchParams({
-  client_id: registered.client_id,
-  redirect_uri: browser.url,
-  response_type: 'code',
-  scope: 'mcp:read mcp:write',
-  code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
-  code_challenge_method: 'S256',
-  state,
-  resource,
-});
-browser.open(url);
-const parameters = oauth.validateAuthResponse(as, registered, await browser.back(), state);
-const tokens = await oauth.processAuthorizationCodeResponse(
-  as,
-  registered,
-  await oauth.authorizationCodeGrantRequest(as, registered, oauth.None(), parameters, browser.url, verifier, {
-    additionalParameters: { resource },
-    ...insecure,
-  }),
-);
+async function signIn(client, proof) {
+  const verifier = oauth.generateRandomCodeVerifier();
+  const state = oauth.generateRandomState();
+  const url = new URL(as.authorization_endpoint);
+  url.search = new URLSearchParams({
+    client_id: client.client_id,
+    redirect_uri: browser.url,
+    response_type: 'code',
+    scope: 'mcp:read mcp:write',
+    code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
+    code_challenge_method: 'S256',
+    state,
+    resource,
+  });
+  browser.open(url);
+  const parameters = oauth.validateAuthResponse(as, client, await browser.back(), state);
+  const options = { additionalParameters: { resource }, ...insecure };
+  return oauth.processAuthorizationCodeResponse(
+    as,
+    client,
+    await oauth.authorizationCodeGrantRequest(as, client, proof, parameters, browser.url, verifier, options),
+  );
+}
+
+const tokens = await signIn(registered, oauth.None());
 step('redeemed a code');
 
 const request = new Request(resource, { headers: { authorization: `Bearer ${tokens.access_token}` } });
@@ -87,19 +89,14 @@ const jwk = { ...(await crypto.subtle.exportKey('jwk', keys.publicKey)), kid: 'k
 const asserting = await oauth.processDynamicClientRegistrationResponse(
   await oauth.dynamicClientRegistrationRequest(as, {
     client_name: 'asserting',
-    redirect_uris: [],
-    grant_types: ['client_credentials'],
-    response_types: [],
+    redirect_uris: [browser.url],
+    grant_types: ['authorization_code'],
+    response_types: ['code'],
     token_endpoint_auth_method: 'private_key_jwt',
     jwks: { keys: [jwk] },
   }, insecure),
 );
-const proof = oauth.PrivateKeyJwt({ key: keys.privateKey, kid: 'k1' });
-const asserted = await oauth.processClientCredentialsResponse(
-  as,
-  asserting,
-  await oauth.clientCredentialsGrantRequest(as, asserting, proof, { resource }, insecure),
-);
-ensure(asserted.access_token, 'an assertion brought nothing');
+const asserted = await signIn(asserting, oauth.PrivateKeyJwt({ key: keys.privateKey, kid: 'k1' }));
+ensure(asserted.access_token && !asserted.refresh_token, 'a refresh token that nobody registered for');
 step('proved itself with an assertion');
 done();

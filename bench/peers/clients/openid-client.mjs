@@ -23,7 +23,7 @@ const config = await client.dynamicClientRegistration(issuer, {
   redirect_uris: [browser.url],
   grant_types: ['authorization_code', 'refresh_token'],
   token_endpoint_auth_method: 'client_secret_basic',
-}, undefined, { ...options, algorithm: 'oauth2' });
+}, client.ClientSecretBasic(), { ...options, algorithm: 'oauth2' });
 step('registered with a secret');
 
 const verifier = client.randomPKCECodeVerifier();
