@@ -176,13 +176,14 @@ async fn make(context: &Context, create: CreateClient) -> Result<()> {
     let has_keys = said.jwks_file.is_some() || said.jwks_uri.is_some();
     let default_method = if has_keys { "private_key_jwt" } else { "client_secret_basic" };
     body.entry("token_endpoint_auth_method").or_insert_with(|| default_method.into());
-    let default_grants = match said.redirect_uris.is_empty() {
-        true => json!(["client_credentials"]),
-        false => json!(["authorization_code", "refresh_token"]),
+    let default_grants = if said.redirect_uris.is_empty() {
+        json!(["client_credentials"])
+    } else {
+        json!(["authorization_code", "refresh_token"])
     };
     body.entry("grant_types").or_insert(default_grants);
     body.insert("client_id".to_owned(), json!(create.id));
-    body.insert("client_secret".to_owned(), json!(secret.as_ref().map(|secret| secret.expose_secret())));
+    body.insert("client_secret".to_owned(), json!(secret.as_ref().map(Secret::expose_secret)));
     let answer = client.call(Call::new(Method::POST, "/v1/clients").json(&body)?).await?;
     show(&answer, create.output, reveal)
 }

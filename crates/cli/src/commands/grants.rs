@@ -174,10 +174,10 @@ async fn revoke(context: &Context, which: WhichGrants, yes: bool, output: Output
     if output.json {
         return out::json(&json!({"of": what, "revoked": revoked}));
     }
-    match many {
-        true => out::line(format_args!("{what}: {revoked} grants ended")),
-        false => out::line(format_args!("{what}: ended")),
+    if many {
+        return out::line(format_args!("{what}: {revoked} grants ended"));
     }
+    out::line(format_args!("{what}: ended"))
 }
 
 fn of(name: &str, value: &str) -> String {
@@ -192,9 +192,9 @@ async fn purge(context: &Context, dry_run: bool, output: Output) -> Result<()> {
         let had = format!(
             "{clients} clients, {grants} grants, {interactions} sign-ins and {voided} notes of revoked tokens had expired"
         );
-        match dry_run {
-            true => out::line(format_args!("{had}; nothing was removed")),
-            false => out::line(format_args!("{had}; {removed} records removed")),
+        if dry_run {
+            return out::line(format_args!("{had}; nothing was removed"));
         }
+        out::line(format_args!("{had}; {removed} records removed"))
     })
 }

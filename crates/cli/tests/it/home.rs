@@ -267,7 +267,7 @@ pub(crate) fn browse_with(method: &str, url: &str, headers: &[(&str, &str)], coo
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let host = format!("{}:{port}", url.host_str().unwrap());
-    let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let more = headers.iter().fold(String::new(), |more, (name, value)| more + name + ": " + value + "\r\n");
     let cookies: Vec<&str> = cookies.iter().filter_map(|cookie| cookie.split(';').next()).collect();
     write!(
         stream,

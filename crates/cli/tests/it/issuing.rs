@@ -10,7 +10,7 @@ use crate::home::{Home, browse_with};
 /// With an issuer for one resource, and a client in the configuration.
 fn issuing() -> Home {
     let mut home = Home::new();
-    home.config = r#"
+    r#"
         [issuer]
         [[issuer.upstream]]
         provider = "local"
@@ -22,7 +22,7 @@ fn issuing() -> Home {
         client_secret_file = "client-secret"
         name = "Configured"
     "#
-    .to_owned();
+    .clone_into(&mut home.config);
     std::fs::write(home.path().join("client-secret"), "configured-client-secret\n").unwrap();
     home
 }
