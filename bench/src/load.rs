@@ -105,7 +105,7 @@ pub fn in_turn(addr: SocketAddr, requests: &[Vec<u8>], shape: Shape) -> anyhow::
     closed(addr, requests, response_length(addr, first)?, GOOD, shape)
 }
 
-/// Asks, to see that the answer is right and how long it is: every later one is as long. The first answer after a
+/// Asks, to see that the answer is right and how long it is: later ones are as long. The first answer after a
 /// pause may come another way than those that follow, so the second counts.
 fn response_length(addr: SocketAddr, request: &[u8]) -> anyhow::Result<usize> {
     ask(addr, request)?;
@@ -132,26 +132,47 @@ pub fn ask(addr: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
-        let read = stream.read(&mut buffer)?;
+        let read = stream.read(&mut buffer).context("no answer, or one without content-length")?;
         ensure!(read > 0, "the connection was closed after {} bytes", bytes.len());
         bytes.extend_from_slice(&buffer[..read]);
-        let Some(head) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
-        let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-        ensure!(
-            text.starts_with("http/1.1 200"),
-            "not what was asked for: {}",
-            text.lines().next().unwrap_or_default()
-        );
-        let body: usize = text
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length:"))
-            .context("an answer without content-length")?
-            .trim()
-            .parse()?;
-        let body_at = head + 4;
-        if bytes.len() >= body_at + body {
-            bytes.truncate(body_at + body);
+        let Some(Extent { body_at, end }) = extent(&bytes) else { continue };
+        if bytes.len() >= end {
+            let status = String::from_utf8_lossy(&bytes[..body_at]).lines().next().unwrap_or_default().to_owned();
+            ensure!(bytes.starts_with(GOOD), "not what was asked for: {status}");
+            bytes.truncate(end);
             return Ok(Answer { bytes, body_at });
+        }
+    }
+}
+
+/// Where an HTTP answer's body begins and ends.
+struct Extent {
+    body_at: usize,
+    end: usize,
+}
+
+/// `None` = its head is not there yet, or is not HTTP's, or does not say how long the body is.
+fn extent(bytes: &[u8]) -> Option<Extent> {
+    let body_at = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..body_at]).ok()?;
+    let body: usize = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        if name.eq_ignore_ascii_case("content-length") { value.trim().parse().ok() } else { None }
+    })?;
+    Some(Extent { body_at, end: body_at + body })
+}
+
+/// Reads the answer to the only request that is on its way. Nearly all are of the `usual` length, and are not looked at
+/// any further; one that came another way may have other headers.
+fn read_answer(stream: &mut TcpStream, buffer: &mut [u8], usual: usize, good: &[u8]) -> anyhow::Result<()> {
+    let mut read = 0;
+    loop {
+        let more = stream.read(&mut buffer[read..])?;
+        ensure!(more > 0, "an answer broke off, or is far longer than usual");
+        read += more;
+        if read == usual || extent(&buffer[..read]).is_some_and(|extent| extent.end == read) {
+            ensure!(buffer.starts_with(good), "a request failed under load");
+            return Ok(());
         }
     }
 }
@@ -174,7 +195,7 @@ pub fn closed(
     let mut next = || requests.next().context("no request");
     let mut streams = (0..shape.connections).map(|_| connect(addr)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut latency = Histogram::new(3)?;
-    let mut buffer = vec![0; length];
+    let mut buffer = vec![0; 2 * length + 1024];
     let mut sent = vec![Instant::now(); streams.len()];
     let warm_up = Instant::now() + Duration::from_millis(500);
     let mut began = None;
@@ -185,9 +206,8 @@ pub fn closed(
     }
     loop {
         for (stream, sent) in streams.iter_mut().zip(&mut sent) {
-            stream.read_exact(&mut buffer)?;
+            read_answer(stream, &mut buffer, length, good)?;
             let now = Instant::now();
-            ensure!(buffer.starts_with(good), "a request failed under load");
             if began.is_some() {
                 answered += 1;
                 latency.record(micros(now.duration_since(*sent)))?;
