@@ -25,7 +25,7 @@ pub struct Arguments {
     /// The program that runs those in Python; without it they are left out.
     #[arg(long)]
     python: Option<PathBuf>,
-    /// A folder with the scripts of `bench/peers` and of `bench/peers/clients`, and the packages that they import.
+    /// A folder with the scripts of `bench/peers`, those of its `clients` below, and the packages that they import.
     #[arg(long)]
     folder: PathBuf,
     /// Only the client of this name.
@@ -101,7 +101,7 @@ impl Ground {
                 .env("REDIRECT_URI", format!("{issuer}/oauth/callback")),
         )?;
         let certificates = tempfile::tempdir()?;
-        let documents = Peer::start(node("client-document.mjs").env("FOLDER", certificates.path()))?;
+        let documents = Peer::start(node("clients/client-document.mjs").env("FOLDER", certificates.path()))?;
         let resource = format!("http://127.0.0.1:{server}/mcp");
         let config = format!(
             "[server]\npublic_url = \"{issuer}\"\n[transport]\nextra_ca_file = \"{authority}\"\n\
@@ -119,7 +119,7 @@ impl Ground {
         );
         let service =
             Service::start_at(&binary(arguments.tokenkeep.as_ref())?, &config, None, &format!("127.0.0.1:{own}"))?;
-        let mcp = Peer::start(node("mcp-server.mjs").env("ISSUER", &issuer).env("PORT", server.to_string()))?;
+        let mcp = Peer::start(node("clients/mcp-server.mjs").env("ISSUER", &issuer).env("PORT", server.to_string()))?;
         Ok(Self {
             folder,
             issuer,
@@ -142,7 +142,7 @@ impl Ground {
             &arguments.node
         };
         let mut command = Command::new(program);
-        command.arg(self.folder.join(script));
+        command.arg(self.folder.join("clients").join(script));
         command.env("ISSUER", &self.issuer).env("RESOURCE", &self.resource).env("MCP_URL", &self.resource);
         command.env("CLIENT_ID", "backend").env("CLIENT_SECRET", SECRET);
         for (name, value) in told {

@@ -15,6 +15,14 @@ const RUSTY_VAULT: (&str, &str) = ("rusty_vault", "0.2.1");
 const OIDC_PROVIDER: (&str, &str) = ("oidc-provider", "9.13.3");
 const WORKERS_OAUTH_PROVIDER: (&str, &str) = ("@cloudflare/workers-oauth-provider", "1.2.3");
 const DYNAMIC_CLIENT: (&str, &str) = ("mcp-oauth-dynamicclient", "0.2.0");
+/// The clients that sign their users in at us; the scripts that use them are in `bench/peers/clients`.
+const REAL_CLIENTS: [(&str, &str); 4] = [
+    ("@modelcontextprotocol/sdk", "1.32.2"),
+    ("openid-client", "6.8.9"),
+    ("oauth4webapi", "3.8.8"),
+    ("@modelcontextprotocol/conformance", "0.2.0-alpha.12"),
+];
+const MCP_PYTHON_SDK: (&str, &str) = ("mcp", "2.3.0");
 /// What is fetched where there is only a Node that is too old.
 const NODE: &str = "node@22";
 
@@ -132,23 +140,51 @@ fn dynamic_client(workspace: &Workspace) -> Result<PathBuf, Missing> {
     if !process::succeeds(Command::new("redis-server").arg("--version")) {
         debian_packages(&["redis-server"], "mcp-oauth-dynamicclient needs one")?;
     }
-    let (name, version) = DYNAMIC_CLIENT;
-    let folder = workspace.cache(name);
+    python_package(workspace, DYNAMIC_CLIENT, "the issuing side is measured beside it")
+}
+
+/// A Python of its own that has the package.
+fn python_package(workspace: &Workspace, (name, version): (&str, &str), why: &str) -> Result<PathBuf, Missing> {
+    let folder = workspace.cache(&format!("python-{name}"));
     let python = folder.join("bin/python");
     let installed = format!("import importlib.metadata as m; assert m.version('{name}') == '{version}'");
     if process::succeeds(Command::new(&python).args(["-c", &installed])) {
         return Ok(python);
     }
     if !process::succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"])) {
-        debian_packages(&["python3", "python3-venv"], "mcp-oauth-dynamicclient runs on it")?;
+        debian_packages(&["python3", "python3-venv"], why)?;
     }
-    println!("installing the Python package {name} into {} (the issuing side is measured beside it)", folder.display());
+    println!("installing the Python package {name} into {} ({why})", folder.display());
     let done = process::run(Command::new("python3").args(["-m", "venv"]).arg(&folder)).is_ok_and(|done| done) && {
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
         process::run(pip.arg(format!("{name}=={version}"))).is_ok_and(|done| done)
     };
     if done { Ok(python) } else { Err(Missing(format!("`pip install {name}=={version}` failed; is there a network?"))) }
+}
+
+/// Clients that none of us wrote, and what runs them.
+pub(crate) struct RealClients {
+    pub(crate) node: PathBuf,
+    pub(crate) python: PathBuf,
+    /// With the scripts and their packages.
+    pub(crate) folder: PathBuf,
+}
+
+/// Those clients, and the provider that their users sign in at.
+pub(crate) fn real_clients(workspace: &Workspace) -> Result<RealClients, Missing> {
+    let why = "clients that sign their users in";
+    oidc_provider(workspace)?;
+    peers(workspace, "bench/peers/clients", "clients")?;
+    let folder = workspace.cache("peers");
+    let node = node(&folder, 22, "the conformance suite of MCP runs on it")?;
+    for (name, version) in REAL_CLIENTS {
+        npm_package(&folder, name, version, why)?;
+    }
+    if !process::succeeds(Command::new("openssl").arg("version")) {
+        debian_packages(&["openssl"], "a client's document is served over TLS")?;
+    }
+    Ok(RealClients { node, python: python_package(workspace, MCP_PYTHON_SDK, why)?, folder })
 }
 
 /// Node looks for modules beside a script and in the folders above, so the scripts of `from` are put `into` (or into

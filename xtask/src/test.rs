@@ -27,6 +27,7 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
     report.step("a real provider: node-oidc-provider", || real_provider(workspace, if full { 100 } else { 10 }));
     report.step("chaos: processes killed and frozen", || chaos(workspace, full));
     if full {
+        report.step("clients none of us wrote, and the conformance suite of MCP", || real_clients(workspace));
         for (name, words) in SEVERAL_INSTANCES {
             report.step(name, || several_instances(workspace, words));
         }
@@ -65,6 +66,18 @@ fn real_provider(workspace: &Workspace, rotations: u32) -> Result<Outcome> {
     command.arg("--rotations").arg(rotations.to_string());
     command.arg("--node").arg(peer.node).arg("--peer").arg(peer.script);
     harness_counted("real-provider", &mut command)
+}
+
+/// They sign their user in at a tokenkeep whose upstream is node-oidc-provider.
+fn real_clients(workspace: &Workspace) -> Result<Outcome> {
+    let clients = match provision::real_clients(workspace) {
+        Ok(clients) => clients,
+        Err(missing) => return Ok(Outcome::Missing(missing.0)),
+    };
+    let mut command = workspace.program("tokenkeep-bench", Profile::Release)?;
+    command.arg("real-clients").arg("--node").arg(clients.node).arg("--python").arg(clients.python);
+    command.arg("--folder").arg(clients.folder);
+    harness_counted("real-clients", &mut command)
 }
 
 /// The refresh protocol against 100,000 random schedules of everything that can go wrong; about a minute of one core.
