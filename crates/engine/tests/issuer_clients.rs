@@ -453,7 +453,10 @@ mod by_itself {
         while !is_noted().await {
             tokio::task::yield_now().await;
         }
-        test.advance(UNUSED_LIFE);
+        test.advance(UNUSED_LIFE.checked_sub(Duration::from_secs(1)).unwrap());
+        assert!(knows(&test, &unused).await);
+        // What is remembered of it ends with it.
+        test.advance(Duration::from_secs(1));
         assert!(!knows(&test, &unused).await);
         assert!(knows(&test, &used).await);
         // It registers again, and is known at once, here and wherever it was known to have expired.
@@ -586,7 +589,7 @@ mod published {
         let (test, site) = stage().await;
         let url = site.url("/client.json");
         let other = document(&site.url("/other.json"), &json!({}));
-        let long = document(&url, &json!({"software_id": "x".repeat(5 * 1024)}));
+        let long = format!("{}{}", document(&url, &json!({})), " ".repeat(5 * 1024));
         let json = "content-type: application/json";
         for (status, head, body) in [
             ("404 Not Found", json, String::new()),

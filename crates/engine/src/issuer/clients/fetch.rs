@@ -55,6 +55,7 @@ pub(super) enum Failure {
 }
 
 /// What to fetch.
+#[derive(Clone, Copy)]
 pub(super) struct What<'a> {
     pub(super) url: &'a Url,
     pub(super) peers: Peers,
@@ -234,9 +235,10 @@ fn life(headers: &HeaderMap) -> Duration {
         word.trim_matches('"').parse().ok().map(Duration::from_secs)
     };
     let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or_default();
-    let said = match directives.iter().any(|word| word == "no-cache") {
-        true => Some(Duration::ZERO),
-        false => seconds("max-age").map(|life| life.saturating_sub(Duration::from_secs(age))),
+    let said = if directives.iter().any(|word| word == "no-cache") {
+        Some(Duration::ZERO)
+    } else {
+        seconds("max-age").map(|life| life.saturating_sub(Duration::from_secs(age)))
     };
     said.unwrap_or(DEFAULT_LIFE).clamp(MIN_LIFE, MAX_LIFE)
 }

@@ -125,7 +125,7 @@ impl Issuer {
     /// The client that `token` manages, as the store has it.
     async fn managed(&self, client_id: &str, token: &Secret) -> Result<Client, ManagementRefused> {
         let drawn = token.expose_secret().strip_prefix(MANAGEMENT);
-        if !drawn.is_some_and(|drawn| drawn.len() == 43) {
+        if drawn.is_none_or(|drawn| drawn.len() != 43) {
             return Err(ManagementRefused::Unauthenticated);
         }
         if self.configured.get(client_id).is_some() {

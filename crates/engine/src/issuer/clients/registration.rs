@@ -22,6 +22,7 @@ use tokenkeep_oauth::{
         client::{AuthMethod, ClientMetadata, GrantType, parse_client_metadata},
         error::OAuthError,
         metadata::Endpoint,
+        redirect_uri::RedirectUri,
     },
 };
 
@@ -121,7 +122,7 @@ impl Issuer {
     async fn register_public(&self, said: ClientMetadata) -> Result<Registered, Error> {
         let mut metadata = said.clone();
         // Programs on the user's machine listen at another port each time, and it makes no difference.
-        metadata.redirect_uris = said.redirect_uris.iter().map(|uri| uri.portless()).collect();
+        metadata.redirect_uris = said.redirect_uris.iter().map(RedirectUri::portless).collect();
         let canonical = serde_json::to_string(&metadata).unwrap_or_default();
         let id = client_id(&self.shared.records.barrier().hashes().public_client(&canonical));
         let mut has_slot = false;
@@ -158,9 +159,10 @@ impl Issuer {
         self.registration_slot().await?;
         let token = self.draw_secret(MANAGEMENT);
         let management = Some(ManagementHash(self.shared.records.barrier().hashes().management(&token)));
-        let (hash, secret) = match metadata.token_endpoint_auth_method.has_secret() {
-            true => Some(self.drawn_secret()).unzip(),
-            false => (None, None),
+        let (hash, secret) = if metadata.token_endpoint_auth_method.has_secret() {
+            Some(self.drawn_secret()).unzip()
+        } else {
+            (None, None)
         };
         let client = Client {
             id: self.draw_client_id(),
