@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenkeep_oauth::Secret;
 
-use super::{Context, confirm, pages, show, times::relative};
+use super::{Context, confirm, grants, pages, show, times::relative};
 use crate::{
     args::{ClientMetadata, Clients, CreateClient, DeleteClients, ListClients},
     client::{Answer, Call, Client, segment},
@@ -251,7 +251,8 @@ async fn remove(context: &Context, delete: DeleteClients) -> Result<()> {
     for id in ids {
         let Deleted { grants_revoked } = client.fetch(Call::new(Method::DELETE, path(&id))).await?;
         if !delete.output.json {
-            out::line(format_args!("{}: removed, {grants_revoked} grants ended", out::printable(id.clone())))?;
+            let ended = grants::counted(grants_revoked);
+            out::line(format_args!("{}: removed, {ended} ended", out::printable(id.clone())))?;
         }
         done.push(json!({"client_id": id, "grants_revoked": grants_revoked}));
     }

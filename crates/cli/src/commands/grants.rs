@@ -175,9 +175,14 @@ async fn revoke(context: &Context, which: WhichGrants, yes: bool, output: Output
         return out::json(&json!({"of": what, "revoked": revoked}));
     }
     if many {
-        return out::line(format_args!("{what}: {revoked} grants ended"));
+        return out::line(format_args!("{what}: {} ended", counted(revoked)));
     }
     out::line(format_args!("{what}: ended"))
+}
+
+/// `1 grant`, `2 grants`.
+pub(super) fn counted(grants: u64) -> String {
+    if grants == 1 { "1 grant".to_owned() } else { format!("{grants} grants") }
 }
 
 fn of(name: &str, value: &str) -> String {
