@@ -216,7 +216,7 @@ impl Engine {
             if let Err(error) = issuer.ensure_keys().await {
                 tracing::warn!(%error, "the signing keys cannot be read yet: nothing is issued");
             }
-            engine.tasks().push(tokio::spawn(issuer.clone().follow_keys()));
+            engine.tasks().push(tokio::spawn(issuer.clone().follow()));
         }
         let tasks = vec![
             tokio::spawn(upkeep.clone().preload()),
@@ -373,6 +373,9 @@ impl Engine {
         self.ending.store(true, SeqCst);
         for task in self.tasks().drain(..) {
             task.abort();
+        }
+        if let Some(issuer) = &self.issuer {
+            issuer.say_tally();
         }
         let over = self.shared.clock.sleep(patience);
         let all_landed = async {

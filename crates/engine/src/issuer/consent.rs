@@ -187,7 +187,7 @@ impl Issuer {
                     choices.push(UpstreamChoice { id: id.to_string(), name: party.provider_name.clone() });
                 }
                 Ok(None) => {
-                    tracing::error!(integration = %id, "`[[issuer.upstream]]` names an integration that is not there")
+                    tracing::error!(integration = %id, "`[[issuer.upstream]]` names an integration that is not there");
                 }
                 Err(error @ Error::StoreUnavailable { .. }) => return Err(error),
                 // Another may do; whoever chooses this one is told.

@@ -149,10 +149,11 @@ impl Issuer {
         .await
     }
 
-    /// Reads the keys anew, for ever.
-    pub(crate) async fn follow_keys(self) {
+    /// Reads the keys anew, and says what was issued, for ever.
+    pub(crate) async fn follow(self) {
         loop {
             self.shared.clock.sleep(RELOAD_EVERY).await;
+            self.tally.say();
             if let Err(error) = self.ensure_keys().await {
                 tracing::warn!(%error, "the signing keys could not be read; those known stay");
             }

@@ -19,6 +19,7 @@ mod remembered;
 mod revoke;
 mod settings;
 mod sign_in;
+mod tally;
 mod turns;
 mod verify;
 
@@ -40,7 +41,9 @@ pub use self::{
     sign_in::CameBack,
     verify::VerifiedToken,
 };
-use self::{authenticate::Proven, keyring::Keyring, remembered::Remembered, turns::Turns, verify::Verified};
+use self::{
+    authenticate::Proven, keyring::Keyring, remembered::Remembered, tally::Tally, turns::Turns, verify::Verified,
+};
 use crate::{bus::Event, connect::Connect, connections::Connections, keys::Keys, shared::Shared};
 
 /// So many clients are remembered at once; each costs about two KiB.
@@ -60,6 +63,7 @@ pub struct Issuer {
     verified: Arc<Verified>,
     turns: Arc<Turns>,
     proven: Arc<Proven>,
+    tally: Arc<Tally>,
     published: clients::Published,
 }
 
@@ -80,6 +84,7 @@ impl Issuer {
             keyring: Arc::default(),
             turns: Arc::default(),
             proven: Arc::default(),
+            tally: Arc::default(),
             published: clients::Published::default(),
             shared,
             connections,
@@ -111,6 +116,11 @@ impl Issuer {
             }
             _ => {}
         }
+    }
+
+    /// Says what was issued since the last time: nobody will later.
+    pub(crate) fn say_tally(&self) {
+        self.tally.say();
     }
 
     /// Messages were lost: whatever is remembered may be out of date.

@@ -70,7 +70,7 @@ where
     }
 
     /// Takes the answer to `question`, unless something was forgotten since.
-    pub(super) fn insert(&self, key: K, value: V, question: Question)
+    pub(super) fn insert(&self, key: &K, value: V, question: Question)
     where
         K: Clone,
     {
@@ -80,7 +80,7 @@ where
         self.entries.insert(key.clone(), Entry { value, seen: question.at });
         // Whoever forgot it meanwhile may have come before the insertion.
         if self.forgotten.load(SeqCst) != question.forgotten {
-            self.entries.invalidate(&key);
+            self.entries.invalidate(key);
         }
     }
 

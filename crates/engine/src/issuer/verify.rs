@@ -102,7 +102,7 @@ fn nanos(at: Boot) -> u64 {
 
 impl fmt::Debug for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified").field("tokens", &self.tokens.len()).finish()
+        f.debug_struct("Verified").field("tokens", &self.tokens.len()).finish_non_exhaustive()
     }
 }
 
@@ -157,18 +157,15 @@ impl Issuer {
         let reply = IntrospectionReply::access_token(self.settings.url.as_str(), &claims);
         let description = serde_json::to_vec(&reply).map_err(|_| Error::Conflict { what: "access token" })?.into();
         let verified = Arc::new(VerifiedToken { claims, grant, description });
-        self.verified.tokens.insert(name, verified.clone(), question);
+        self.verified.tokens.insert(&name, verified.clone(), question);
         Ok(verified)
     }
 
     /// What is written in it, if we wrote it.
     async fn believed(&self, token: &Secret, now: Timestamp) -> Result<AccessTokenClaims, Refused> {
         let audiences: Vec<Resource> = self.settings.resources.iter().map(|known| known.resource.clone()).collect();
-        let expected = Expected {
-            issuer: self.settings.url.as_str(),
-            audiences: &audiences,
-            leeway: std::time::Duration::ZERO,
-        };
+        let expected =
+            Expected { issuer: self.settings.url.as_str(), audiences: &audiences, leeway: std::time::Duration::ZERO };
         let parse = || parse_access_token(token, self.ring().trusted(), expected, now);
         let parsed = match parse() {
             Err(AccessTokenError::UnknownKey) if self.look_for_key().await? => parse(),

@@ -91,7 +91,7 @@ impl Issuer {
             return Ok(None);
         };
         let client = Arc::new(stored.value);
-        self.clients.insert(id.clone(), client.clone(), question);
+        self.clients.insert(id, client.clone(), question);
         Ok(Some(client))
     }
 

@@ -101,10 +101,13 @@ impl Issuer {
         let access_token = signed.map_err(|_| Error::Conflict { what: "signing key" })?;
         self.shared.metrics.issued(grant_type.as_str());
         self.note_use(client);
-        tracing::info!(
-            target: "audit", action = "token_issued", grant_type = grant_type.as_str(), client = %client.id,
-            grant = grant.map(tracing::field::display), jti = claims.jti, resource = %claims.audience,
-        );
+        match grant {
+            Some(grant) => tracing::info!(
+                target: "audit", action = "token_issued", grant_type = grant_type.as_str(), client = %client.id, %grant,
+                jti = claims.jti, resource = %claims.audience,
+            ),
+            None => self.tally.count(&client.id, &claims.audience),
+        }
         Ok(TokenReply { access_token, expires_in: between(issued_at, expires_at), refresh_token, scope: claims.scope })
     }
 

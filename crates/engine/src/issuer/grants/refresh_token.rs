@@ -52,7 +52,8 @@ impl Issuer {
         let Some(stored) = self.load_grant(&presented.grant).await? else { return Err(no_such_token().into()) };
         let grant = stored.value;
         let needed = self.settings.resource(&grant.resource).is_some_and(|resource| resource.needs_upstream);
-        let Some(connection) = grant.connection.as_ref().filter(|_| needed && grant.belongs(presented, &client.id)) else {
+        let Some(connection) = grant.connection.as_ref().filter(|_| needed && grant.belongs(presented, &client.id))
+        else {
             return Ok(());
         };
         let ended = match self.connections.status(&Caller::Local, connection).await {

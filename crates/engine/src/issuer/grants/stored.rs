@@ -40,7 +40,9 @@ impl Issuer {
         let mut tried = None;
         for _ in 0..ATTEMPTS {
             let stored = self.load_grant(id).await?.ok_or_else(no_such_token)?;
-            if let Some(done) = tried.take_if(|(grant, _): &mut (Grant, T)| stored.value.has_live(jti, grant.created_at)) {
+            if let Some(done) =
+                tried.take_if(|(grant, _): &mut (Grant, T)| stored.value.has_live(jti, grant.created_at))
+            {
                 return Ok(done);
             }
             let next = match step(stored.value) {

@@ -105,9 +105,9 @@ mod tests {
         let subject = Subject::new("oidc|1").unwrap();
         let nobody = Who { subject: &subject, unique_name: None, email: None, organizations: &[] };
         let rules = Admitted {
-            users: Some(["".to_owned(), "alice".to_owned()].into()),
-            email_domains: Some(["".to_owned()].into()),
-            organizations: Some(["".to_owned()].into()),
+            users: Some([String::new(), "alice".to_owned()].into()),
+            email_domains: Some([String::new()].into()),
+            organizations: Some([String::new()].into()),
         };
         assert!(!rules.admits(&nobody));
         // An address whose local part holds another one.
