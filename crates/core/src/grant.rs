@@ -117,6 +117,8 @@ pub enum Revoked {
     RefreshTokenReplayed,
     /// The provider ended what the grant rests on.
     UpstreamEnded,
+    /// Who gave it may no longer sign in.
+    NotAdmitted,
 }
 
 impl Revoked {
@@ -127,12 +129,13 @@ impl Revoked {
             Self::CodeReplayed => "code_replayed",
             Self::RefreshTokenReplayed => "refresh_token_replayed",
             Self::UpstreamEnded => "upstream_ended",
+            Self::NotAdmitted => "not_admitted",
         }
     }
 
     /// Takes back what [`Revoked::as_str`] gave.
     pub fn from_stored(word: &str) -> Option<Self> {
-        [Self::Asked, Self::CodeReplayed, Self::RefreshTokenReplayed, Self::UpstreamEnded]
+        [Self::Asked, Self::CodeReplayed, Self::RefreshTokenReplayed, Self::UpstreamEnded, Self::NotAdmitted]
             .into_iter()
             .find(|reason| reason.as_str() == word)
     }

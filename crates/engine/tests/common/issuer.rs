@@ -36,7 +36,7 @@ pub const OTHER_RESOURCE: &str = "https://api.example.com";
 pub const REDIRECT: &str = "https://app.example.com/callback";
 /// RFC 7636 appendix B.
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
 /// Two resources, open registration, an administrator to sign in as.
 pub fn settings() -> IssuerSettings {

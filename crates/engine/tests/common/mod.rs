@@ -1,5 +1,6 @@
 //! An engine to test: in memory, with a provider that remembers everything, and a clock that is told the time.
 
+pub mod browser;
 pub mod issuer;
 pub mod site;
 
@@ -268,6 +269,10 @@ pub struct Switchable {
     pub refuses_connects: AtomicBool,
     /// Instances cannot say that they are there.
     pub refuses_instances: AtomicBool,
+    /// Records of this kind are neither read nor written.
+    pub lost: Mutex<Option<Kind>>,
+    /// The answer to the next write of this kind is lost, and nothing else.
+    pub unanswered: Mutex<Option<Kind>>,
     /// How many connections were handed out to be refreshed.
     pub claimed: AtomicUsize,
     /// Connections are read one after the other, in the order of asking, while nobody holds this.
@@ -292,6 +297,8 @@ impl Switchable {
             lets_others_in: AtomicBool::default(),
             refuses_connects: AtomicBool::default(),
             refuses_instances: AtomicBool::default(),
+            lost: Mutex::default(),
+            unanswered: Mutex::default(),
             claimed: AtomicUsize::default(),
             reads: tokio::sync::Mutex::default(),
             reach: Mutex::default(),
@@ -324,6 +331,9 @@ impl Store for Switchable {
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
             self.up().await?;
+            if *self.lost.lock().unwrap() == Some(key.kind) {
+                return Err(unavailable());
+            }
             if key.kind == Kind::Connection {
                 drop(self.reads.lock().await);
             }
@@ -333,7 +343,15 @@ impl Store for Switchable {
     fn put<'a>(&'a self, record: &'a Record, expect: Expect<'a>) -> BoxFuture<'a, Result<Put, StoreError>> {
         Box::pin(async move {
             self.up().await?;
-            let refused = match record.key.kind {
+            let kind = record.key.kind;
+            if *self.lost.lock().unwrap() == Some(kind) {
+                return Err(unavailable());
+            }
+            if self.unanswered.lock().unwrap().take_if(|unanswered| *unanswered == kind).is_some() {
+                self.inner.put(record, expect).await?;
+                return Ok(Put::Unknown);
+            }
+            let refused = match kind {
                 Kind::Connection => &self.refuses_writes,
                 Kind::AuthorizationRequest => &self.refuses_connects,
                 Kind::Instance => &self.refuses_instances,

@@ -1,26 +1,18 @@
 //! What these tests share: an engine with the integration `fake`, and browsers.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
-use http::{HeaderMap, Method, header::LOCATION};
 use secrecy::ExposeSecret as _;
-use tokenkeep_core::{
-    ApiKey, ConnectId, ConnectionId, Role, Rotation, Tenant,
-    ports::{Endpoint, Peers, Reply, Request, Transport as _},
-};
-use tokenkeep_engine::{
-    Caller, ConnectStatus, Engine, Error, NewKey, PutIntegration, Returned, StartConnect, Started,
-    transport::{HyperTransport, Pacer, Pacing, TransportOptions},
-};
+use tokenkeep_core::{ApiKey, ConnectId, ConnectionId, Role, Rotation, Tenant};
+use tokenkeep_engine::{Caller, ConnectStatus, Engine, Error, NewKey, PutIntegration, Returned, StartConnect, Started};
 use tokenkeep_oauth::Secret;
 use tokenkeep_testkit::Config;
 use url::Url;
-use zeroize::Zeroizing;
 
+pub(crate) use crate::common::browser::{at_provider, get, params};
 use crate::common::{World, alice, fake, put_fake};
 
 pub(crate) const RETURN_TO: &str = "https://app.example.com/done?tab=2";
@@ -135,25 +127,4 @@ impl Browser {
 /// The last segment of the link.
 pub(crate) fn ticket(link: &Url) -> &str {
     link.path().rsplit('/').next().unwrap()
-}
-
-/// What the provider sends the browser back with: the user of the fake provider says yes at once.
-pub(crate) async fn at_provider(url: &Url) -> String {
-    let reply = get(url).await;
-    let location = reply.headers.get(LOCATION).expect("the provider sends the browser back").to_str().unwrap();
-    Url::parse(location).unwrap().query().unwrap().to_owned()
-}
-
-pub(crate) async fn get(url: &Url) -> Reply {
-    let clock = Arc::new(tokenkeep_testkit::ManualClock::default());
-    let pacer = Arc::new(Pacer::new(clock.clone(), Pacing::default()));
-    let transport = HyperTransport::new(clock, pacer, &TransportOptions::default()).unwrap();
-    let endpoint = Endpoint { url: url.clone(), timeout: Duration::from_secs(5), peers: Peers::Any };
-    let connected = transport.connect(&endpoint).await.unwrap();
-    let (headers, body) = (HeaderMap::new(), Zeroizing::default());
-    connected.send(Request { method: Method::GET, url: url.clone(), headers, body }, None).await.unwrap()
-}
-
-pub(crate) fn params(url: &Url) -> HashMap<String, String> {
-    url.query_pairs().into_owned().collect()
 }

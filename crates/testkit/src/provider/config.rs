@@ -31,6 +31,10 @@ pub struct Config {
     pub user: String,
     /// The signed-in user says no to everything instead.
     pub user_denies: bool,
+    /// The organisations that the user belongs to, at `/user/orgs`.
+    pub organizations: Vec<String>,
+    /// Whether everything that describes the user answers 503.
+    pub userinfo_down: bool,
     /// How long access tokens live.
     #[serde(with = "seconds")]
     pub token_life: Duration,
@@ -57,6 +61,8 @@ impl Default for Config {
             iss_parameter: true,
             user: "fake-user".into(),
             user_denies: false,
+            organizations: Vec::new(),
+            userinfo_down: false,
             token_life: Duration::from_hours(1),
             omit_expires_in: false,
             omit_refresh_token: false,

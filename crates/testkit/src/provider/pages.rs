@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{
-    Shared,
+    Config, Shared,
     token::{Code, DEVICE_INTERVAL, DEVICE_LIFE, Decision, Device, Params, Refusal, authenticate, parse},
 };
 
@@ -25,6 +25,8 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/device", post(start_device).get(approve_device))
         .route("/revoke", post(revoke))
         .route("/userinfo", get(userinfo))
+        .route("/user/emails", get(emails))
+        .route("/user/orgs", get(organizations))
         .route("/api/echo", any(echo))
         .route("/.well-known/openid-configuration", get(discovery))
 }
@@ -150,6 +152,16 @@ impl Shared {
         true
     }
 
+    /// Something about the holder of the token.
+    fn describe(&self, headers: &HeaderMap, what: impl Fn(&str, &Config) -> Value) -> Response {
+        let Some(subject) = self.bearer(headers) else { return bearer_required() };
+        let config = self.state().config.clone();
+        if config.userinfo_down {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        Json(what(&subject, &config)).into_response()
+    }
+
     /// Whose bearer token a request carries (RFC 6750 2.1).
     fn bearer(&self, headers: &HeaderMap) -> Option<String> {
         let token = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
@@ -181,9 +193,27 @@ fn bearer_required() -> Response {
 }
 
 async fn userinfo(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let Some(subject) = shared.bearer(&headers) else { return bearer_required() };
-    let email = format!("{subject}@fake.example");
-    Json(json!({ "sub": subject, "name": subject, "email": email, "email_verified": true })).into_response()
+    shared.describe(&headers, |subject, _| {
+        let email = format!("{subject}@fake.example");
+        json!({ "sub": subject, "name": subject, "email": email, "email_verified": true })
+    })
+}
+
+/// As GitHub lists them.
+async fn emails(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
+    shared.describe(&headers, |subject, _| {
+        json!([
+            { "email": format!("{subject}@elsewhere.example"), "primary": false, "verified": true },
+            { "email": format!("{subject}@fake.example"), "primary": true, "verified": true },
+        ])
+    })
+}
+
+/// As GitHub lists them.
+async fn organizations(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
+    shared.describe(&headers, |_, config| {
+        config.organizations.iter().map(|name| json!({ "login": name })).collect::<Vec<_>>().into()
+    })
 }
 
 /// The API behind the tokens: says what it was asked.

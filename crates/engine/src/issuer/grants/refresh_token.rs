@@ -24,7 +24,11 @@ impl Issuer {
         resource: Option<Resource>,
     ) -> Result<Allowed, Refused> {
         let presented = Presented::parse(refresh_token).ok_or_else(no_such_token)?;
-        self.check_upstream(&presented, client).await?;
+        let Some(stored) = self.load_grant(&presented.grant).await? else { return Err(no_such_token().into()) };
+        if stored.value.belongs(&presented, &client.id) {
+            self.check_upstream(&stored.value).await?;
+            self.check_admitted(&stored.value).await?;
+        }
         let birth = self.birth(Some(presented.grant));
         let life = self.settings.refresh_token_ttl;
         let step = |grant: Grant| {
@@ -48,14 +52,9 @@ impl Issuer {
 
     /// Where the resource works with the user's tokens at the provider, a grant does not outlive them. A provider that
     /// does not answer has ended nothing.
-    async fn check_upstream(&self, presented: &Presented, client: &Client) -> Result<(), Refused> {
-        let Some(stored) = self.load_grant(&presented.grant).await? else { return Err(no_such_token().into()) };
-        let grant = stored.value;
+    async fn check_upstream(&self, grant: &Grant) -> Result<(), Refused> {
         let needed = self.settings.resource(&grant.resource).is_some_and(|resource| resource.needs_upstream);
-        let Some(connection) = grant.connection.as_ref().filter(|_| needed && grant.belongs(presented, &client.id))
-        else {
-            return Ok(());
-        };
+        let Some(connection) = grant.connection.as_ref().filter(|_| needed) else { return Ok(()) };
         let ended = match self.connections.status(&Caller::Local, connection).await {
             Ok(view) => view.status == tokenkeep_core::Status::ReauthRequired,
             Err(Error::NotFound { .. }) => true,
@@ -66,5 +65,14 @@ impl Issuer {
         }
         self.end_grant(&grant.id, Revoked::UpstreamEnded).await?;
         Err(OAuthError::invalid_grant("the user must sign in again: the provider ended its authorization").into())
+    }
+
+    /// Who was taken off the list since does not go on for as long as they keep refreshing.
+    async fn check_admitted(&self, grant: &Grant) -> Result<(), Refused> {
+        if self.is_still_admitted(grant).await? {
+            return Ok(());
+        }
+        self.end_grant(&grant.id, Revoked::NotAdmitted).await?;
+        Err(OAuthError::invalid_grant("the user may no longer sign in here").into())
     }
 }

@@ -6,29 +6,29 @@ use crate::issuer::Admitted;
 
 /// Somebody, as far as the rules look.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::issuer) struct Who<'a> {
-    pub(in crate::issuer) subject: &'a Subject,
+pub(super) struct Who<'a> {
+    pub(super) subject: &'a Subject,
     /// What nobody else is called at the provider.
-    pub(in crate::issuer) unique_name: Option<&'a str>,
+    pub(super) unique_name: Option<&'a str>,
     /// An address that the provider vouches for.
-    pub(in crate::issuer) email: Option<&'a str>,
-    pub(in crate::issuer) organizations: &'a [String],
+    pub(super) email: Option<&'a str>,
+    pub(super) organizations: &'a [String],
 }
 
 impl Admitted {
     /// Whether there is any rule.
-    pub(in crate::issuer) fn is_bounded(&self) -> bool {
+    fn is_bounded(&self) -> bool {
         self.users.is_some() || self.email_domains.is_some() || self.organizations.is_some()
     }
 
     /// Whether a rule looks at addresses.
-    pub(in crate::issuer) fn looks_at_email(&self) -> bool {
+    pub(super) fn looks_at_email(&self) -> bool {
         self.users.is_some() || self.email_domains.is_some()
     }
 
     /// Whether `who` may go on. Names, domains and organisations are compared without regard to case, as those who give
     /// them out do.
-    pub(in crate::issuer) fn admits(&self, who: &Who<'_>) -> bool {
+    pub(super) fn admits(&self, who: &Who<'_>) -> bool {
         if !self.is_bounded() {
             return true;
         }

@@ -54,7 +54,7 @@ impl Person {
 }
 
 /// How it is known who signed in there.
-pub(in crate::issuer) fn identity_of(party: &Party) -> Result<Identity<Url>, Error> {
+pub(super) fn identity_of(party: &Party) -> Result<Identity<Url>, Error> {
     let provider = &party.provider;
     let by_issuer = || provider.issuer.is_some().then(Identity::oidc);
     let identity = provider.identity.clone().or_else(by_issuer);

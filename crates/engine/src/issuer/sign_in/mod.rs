@@ -12,15 +12,15 @@ use std::sync::Arc;
 use tokenkeep_core::{
     ConnectionId, IntegrationId, Interaction, InteractionId, Subject, Tenant,
     authorization_request::{Obtained, ProofHash},
-    grant::User,
+    grant::{Grant, User},
     interaction::{InteractionError, InteractionStage, Outbound, SignIn},
     ports::{Expect, Put},
 };
-use tokenkeep_oauth::{Secret, issuer::error::OAuthError, token::Grant};
+use tokenkeep_oauth::{Secret, issuer::error::OAuthError, token};
 use url::Url;
 
-pub(super) use self::admitted::Who;
-use self::identity::Person;
+use self::admitted::Who;
+use self::identity::{Person, identity_of};
 use super::{
     Issuer,
     interactions::{interaction_of, misstep, state_of},
@@ -193,9 +193,9 @@ impl Issuer {
     ) -> Result<Secret, Refusal> {
         let SignIn { interaction, integration, pkce_verifier, nonce } = sign_in;
         let redirect_uri = exchange::redirect_uri(&self.shared, party).into();
-        let grant = Grant::AuthorizationCode { code: code?, redirect_uri, verifier: pkce_verifier };
+        let spent = token::Grant::AuthorizationCode { code: code?, redirect_uri, verifier: pkce_verifier };
         let scope = self.sign_in_scope(party)?;
-        let Redeemed { tokens, companion, id_token } = self.connect.redeem(party, &grant, scope.as_deref()).await?;
+        let Redeemed { tokens, companion, id_token } = self.connect.redeem(party, &spent, scope.as_deref()).await?;
         let person = self.identify(party, tokens.as_ref(), id_token.as_ref(), nonce.as_ref()).await?;
         let subject = subject_of(&integration, &person)?;
         let id = ConnectionId { integration, tenant: Tenant::default_tenant(), subject: subject.clone() };
@@ -218,7 +218,7 @@ impl Issuer {
 
     /// What is asked for when somebody signs in: what a connect asks for, and who they are.
     fn sign_in_scope(&self, party: &Party) -> Result<Option<String>, Error> {
-        let identity = identity::identity_of(party)?;
+        let identity = identity_of(party)?;
         let scope = with_scopes(wanted_scope(party, None).as_deref(), identity.scope.as_deref());
         let organizations = identity.organizations.as_ref().filter(|_| self.settings.admitted.organizations.is_some());
         Ok(with_scopes(scope.as_deref(), organizations.and_then(|source| source.scope.as_deref())))
@@ -232,6 +232,27 @@ impl Issuer {
         } else {
             Err(Error::Forbidden("this integration belongs to another tenant".into()))
         }
+    }
+
+    /// Whether whoever gave `grant` may still sign in, as far as that can be said without asking the provider: who belongs
+    /// to an organisation is known at the sign-in only. What an application accepted, it has judged itself.
+    pub(super) async fn is_still_admitted(&self, grant: &Grant) -> Result<bool, Error> {
+        let rules = &self.settings.admitted;
+        let Some(ConnectionId { integration, .. }) = grant.connection.as_ref() else { return Ok(true) };
+        let signed_in = grant.subject.as_str().starts_with(&format!("{integration}|"));
+        if !signed_in || rules.organizations.is_some() {
+            return Ok(true);
+        }
+        let email = grant.user.email.as_deref();
+        let who = Who { subject: &grant.subject, unique_name: None, email, organizations: &[] };
+        if rules.admits(&who) {
+            return Ok(true);
+        }
+        if !rules.admits(&Who { unique_name: grant.user.name.as_deref(), ..who }) {
+            return Ok(false);
+        }
+        let party = self.connections.party(integration).await?;
+        Ok(party.is_some_and(|party| identity_of(&party).is_ok_and(|identity| identity.unique_name)))
     }
 
     fn state_hash(&self, state: &Secret) -> ProofHash {
