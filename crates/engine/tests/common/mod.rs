@@ -271,6 +271,8 @@ pub struct Switchable {
     pub refuses_instances: AtomicBool,
     /// Records of this kind are neither read nor written.
     pub lost: Mutex<Option<Kind>>,
+    /// How often that was asked for in vain.
+    pub missed: AtomicUsize,
     /// The answer to the next write of this kind is lost, and nothing else.
     pub unanswered: Mutex<Option<Kind>>,
     /// How many connections were handed out to be refreshed.
@@ -298,6 +300,7 @@ impl Switchable {
             refuses_connects: AtomicBool::default(),
             refuses_instances: AtomicBool::default(),
             lost: Mutex::default(),
+            missed: AtomicUsize::default(),
             unanswered: Mutex::default(),
             claimed: AtomicUsize::default(),
             reads: tokio::sync::Mutex::default(),
@@ -308,6 +311,14 @@ impl Switchable {
     /// The same records with switches of their own: what one more instance reaches them by.
     pub fn attached(&self) -> Self {
         Self::over(self.inner.clone())
+    }
+
+    fn reach_kind(&self, kind: Kind) -> Result<(), StoreError> {
+        if *self.lost.lock().unwrap() != Some(kind) {
+            return Ok(());
+        }
+        self.missed.fetch_add(1, SeqCst);
+        Err(unavailable())
     }
 
     async fn up(&self) -> Result<(), StoreError> {
@@ -331,9 +342,7 @@ impl Store for Switchable {
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
         Box::pin(async move {
             self.up().await?;
-            if *self.lost.lock().unwrap() == Some(key.kind) {
-                return Err(unavailable());
-            }
+            self.reach_kind(key.kind)?;
             if key.kind == Kind::Connection {
                 drop(self.reads.lock().await);
             }
@@ -344,9 +353,7 @@ impl Store for Switchable {
         Box::pin(async move {
             self.up().await?;
             let kind = record.key.kind;
-            if *self.lost.lock().unwrap() == Some(kind) {
-                return Err(unavailable());
-            }
+            self.reach_kind(kind)?;
             if self.unanswered.lock().unwrap().take_if(|unanswered| *unanswered == kind).is_some() {
                 self.inner.put(record, expect).await?;
                 return Ok(Put::Unknown);

@@ -77,9 +77,8 @@ async fn a_short_outage_after_the_exchange_loses_nothing() {
         gate.arrived().await;
         stage.lose(Some(kind));
         gate.release();
-        stage.world.provider.finished(1).await;
-        for _ in 0..3 {
-            stage.world.clock.advance_to_next_wake().await;
+        while stage.world.store.missed.load(SeqCst) == 0 {
+            tokio::task::yield_now().await;
         }
         stage.lose(None);
         while !waiting.is_finished() {
