@@ -12,7 +12,10 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use tokenkeep_core::{Role, ports::StoreError};
+use tokenkeep_core::{
+    Role,
+    ports::{Store, StoreError},
+};
 use tokenkeep_engine::{
     Caller, Engine, NewKey, Parts, Settings,
     barrier::{Barrier, RootKey, verify_or_create},
@@ -38,6 +41,8 @@ pub(crate) struct TestApp {
     pub(crate) key: String,
     /// What the engine keeps, for tests that put something there behind its back.
     pub(crate) records: Records,
+    /// The same, as it is stored.
+    pub(crate) store: Arc<dyn Store>,
     outage: Arc<AtomicBool>,
 }
 
@@ -93,8 +98,8 @@ impl TestApp {
         let state = AppState::new(engine.clone(), http);
         let key = key(&engine, Role::Admin, None).await;
         let barrier = verify_or_create(barrier(), &*store, &clock).await.unwrap();
-        let records = Records::new(store, Arc::new(barrier), shared_clock, false);
-        Self { clock, provider, engine, state, key, records, outage }
+        let records = Records::new(store.clone(), Arc::new(barrier), shared_clock, false);
+        Self { clock, provider, engine, state, key, records, store, outage }
     }
 
     /// Another key: of `role`, bound to these tenants if any are named.

@@ -33,6 +33,8 @@ pub struct Config {
     pub user_denies: bool,
     /// The organisations that the user belongs to, at `/user/orgs`.
     pub organizations: Vec<String>,
+    /// Whether `/userinfo` says that nobody has checked the user's address.
+    pub email_unverified: bool,
     /// Whether everything that describes the user answers 503.
     pub userinfo_down: bool,
     /// How long access tokens live.
@@ -62,6 +64,7 @@ impl Default for Config {
             user: "fake-user".into(),
             user_denies: false,
             organizations: Vec::new(),
+            email_unverified: false,
             userinfo_down: false,
             token_life: Duration::from_hours(1),
             omit_expires_in: false,

@@ -193,9 +193,9 @@ fn bearer_required() -> Response {
 }
 
 async fn userinfo(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
-    shared.describe(&headers, |subject, _| {
-        let email = format!("{subject}@fake.example");
-        json!({ "sub": subject, "name": subject, "email": email, "email_verified": true })
+    shared.describe(&headers, |subject, config| {
+        let (email, verified) = (format!("{subject}@fake.example"), !config.email_unverified);
+        json!({ "sub": subject, "name": subject, "email": email, "email_verified": verified })
     })
 }
 

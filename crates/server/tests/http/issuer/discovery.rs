@@ -52,6 +52,16 @@ async fn metadata_advertises_what_works_and_nothing_else() {
     assert_eq!(metadata["code_challenge_methods_supported"], serde_json::json!(["S256"]));
     assert_eq!(metadata["scopes_supported"], serde_json::json!(["read", "write"]));
     assert_eq!(metadata["authorization_response_iss_parameter_supported"], true);
+    assert_eq!(metadata["client_id_metadata_document_supported"], true);
+    // Each of these is used in the tests of clients.rs.
+    assert_eq!(
+        metadata["token_endpoint_auth_methods_supported"],
+        serde_json::json!(["none", "client_secret_basic", "client_secret_post", "private_key_jwt"])
+    );
+    assert_eq!(
+        metadata["grant_types_supported"],
+        serde_json::json!(["authorization_code", "refresh_token", "client_credentials"])
+    );
     for endpoint in ["token", "introspection", "revocation"] {
         let url = metadata[format!("{endpoint}_endpoint")].as_str().unwrap();
         let path = url.strip_prefix(ISSUER).unwrap();

@@ -9,7 +9,7 @@ use tokenkeep_core::ports::Clock;
 use tokenkeep_engine::Caller;
 use tokenkeep_oauth::issuer::jws::Algorithm as Signing;
 
-use super::{FILES, ISSUER, IssuerApp};
+use super::{FILES, ISSUER, IssuerApp, SECRET, resource};
 
 async fn jwks(app: &IssuerApp) -> JwkSet {
     serde_json::from_value(app.get("/jwks").await.json()).unwrap()
@@ -120,4 +120,44 @@ async fn a_token_is_dead_at_its_time_even_if_it_was_seen_before() {
     app.app.clock.advance(Duration::from_secs(1));
     app.verified("", &token).await.refused(401, "invalid_token");
     assert_eq!(app.introspected(&token).await, json!({"active": false}));
+}
+
+/// A resource that can check nothing better has a secret of its own, and what it could sign counts nowhere else.
+#[tokio::test]
+async fn a_key_of_hs256_is_for_one_resource() {
+    const OWN: &str = "0123456789abcdef0123456789abcdef";
+    let legacy = "https://legacy.example";
+    let app = IssuerApp::with(|told| {
+        let own = |url, secret: &str| {
+            let (algorithm, signing_secret) = (Some(Signing::Hs256), Some(secret.into()));
+            tokenkeep_engine::issuer::ProtectedResource { algorithm, signing_secret, ..resource(url, "read") }
+        };
+        told.resources.push(own(legacy, OWN));
+        told.resources.push(own("https://second.example", "another secret, as long as the first"));
+    })
+    .await;
+    let form = [("grant_type", "client_credentials"), ("resource", legacy)];
+    let reply = app.post("/token", Some(("backend", SECRET)), &form).await.json();
+    let token = reply["access_token"].as_str().unwrap();
+    assert_eq!(app.verified(&format!("?resource={legacy}"), token).await.status, 200);
+    let head = jsonwebtoken::decode_header(token).unwrap();
+    assert_eq!(head.alg, Algorithm::HS256);
+    let checked = |secret: &str, audience: &str| {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&[audience]);
+        validation.validate_exp = false;
+        jsonwebtoken::decode::<Value>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation)
+    };
+    let claims = checked(OWN, legacy).unwrap().claims;
+    assert!(checked("another secret, as long as the first", legacy).is_err());
+    let published = app.get("/jwks").await;
+    assert!(!published.text().contains("HS256") && !published.text().contains(head.kid.as_deref().unwrap()));
+
+    for other in [FILES, "https://second.example"] {
+        let mut forged = claims.clone();
+        forged["aud"] = json!(other);
+        let forged = jsonwebtoken::encode(&head, &forged, &EncodingKey::from_secret(OWN.as_bytes())).unwrap();
+        app.verified(&format!("?resource={other}"), &forged).await.refused(401, "invalid_token");
+        assert_eq!(app.introspected(&forged).await, json!({"active": false}), "{other}");
+    }
 }

@@ -8,9 +8,12 @@ mod gateway;
 mod keys;
 mod lanes;
 mod pages;
+mod redirects;
 mod refresh_tokens;
 mod registration;
+mod secrets;
 mod told;
+mod upstreams;
 
 use std::{
     collections::BTreeSet,

@@ -22,18 +22,18 @@ use crate::{
     browser::{Browser, consent, csrf_of},
 };
 
-const NOTES: &str = "https://notes.example/mcp";
+pub(super) const NOTES: &str = "https://notes.example/mcp";
 const HOSTILE: &str = "<script>alert(1)</script>\"'&";
-const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+pub(super) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
-fn named(id: &str, name: &str, redirect_uri: &str) -> ConfigClient {
+pub(super) fn named(id: &str, name: &str, redirect_uri: &str) -> ConfigClient {
     let mut named = super::client(id, AuthMethod::None, &[GrantType::AuthorizationCode, GrantType::RefreshToken]);
     named.metadata.redirect_uris = vec![RedirectUri::register(redirect_uri).unwrap()];
     named.metadata.client_name = Some(name.to_owned());
     named
 }
 
-fn settings() -> IssuerSettings {
+pub(super) fn settings() -> IssuerSettings {
     let notes = ProtectedResource { name: Some("Notes <b>".to_owned()), ..super::resource(NOTES, "read write") };
     IssuerSettings {
         upstreams: vec![Upstream::Integration("fake".parse().unwrap()), Upstream::LocalAdministrator],
@@ -48,7 +48,7 @@ fn settings() -> IssuerSettings {
     }
 }
 
-async fn app_with(change: impl FnOnce(&mut IssuerSettings)) -> TestApp {
+pub(super) async fn app_with(change: impl FnOnce(&mut IssuerSettings)) -> TestApp {
     let mut told = settings();
     change(&mut told);
     let engine = |settings: &mut tokenkeep_engine::Settings| settings.issuer = Some(Arc::new(told));
@@ -57,11 +57,11 @@ async fn app_with(change: impl FnOnce(&mut IssuerSettings)) -> TestApp {
     app
 }
 
-async fn app() -> TestApp {
+pub(super) async fn app() -> TestApp {
     app_with(|_| {}).await
 }
 
-fn request_of(client: &str, redirect_uri: &str) -> String {
+pub(super) fn request_of(client: &str, redirect_uri: &str) -> String {
     let challenge = Verifier::from_secret(VERIFIER.into()).unwrap().challenge();
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs([
@@ -76,12 +76,12 @@ fn request_of(client: &str, redirect_uri: &str) -> String {
     query.finish()
 }
 
-fn request() -> String {
+pub(super) fn request() -> String {
     request_of("web", CALLBACK)
 }
 
 /// Goes to `/authorize`; answers where the page is, and the page.
-async fn open(browser: &mut Browser, app: &TestApp, request: &str) -> (String, Answered) {
+pub(super) async fn open(browser: &mut Browser, app: &TestApp, request: &str) -> (String, Answered) {
     let sent = browser.get(app, &format!("/authorize?{request}")).await;
     assert_eq!(sent.status, 303, "{sent:?}");
     let address = sent.header("location").unwrap().to_owned();
@@ -90,13 +90,13 @@ async fn open(browser: &mut Browser, app: &TestApp, request: &str) -> (String, A
     (address, page)
 }
 
-fn approve(page: &Answered, upstream: &str) -> String {
+pub(super) fn approve(page: &Answered, upstream: &str) -> String {
     format!("csrf={}&decision=approve&upstream={upstream}", csrf_of(page))
 }
 
 /// The parameters that the client is sent, each there once.
 #[track_caller]
-fn answer_of(answer: &Answered) -> BTreeMap<String, String> {
+pub(super) fn answer_of(answer: &Answered) -> BTreeMap<String, String> {
     assert_eq!(answer.status, 303, "{answer:?}");
     let location: url::Url = answer.header("location").unwrap().parse().unwrap();
     assert!(location.as_str().starts_with(&format!("{CALLBACK}?")), "{location}");
@@ -111,7 +111,7 @@ fn answer_of(answer: &Answered) -> BTreeMap<String, String> {
 
 /// That this is a page, and one that nothing can be made of.
 #[track_caller]
-fn check_page(page: &Answered, status: u16) {
+pub(super) fn check_page(page: &Answered, status: u16) {
     assert_eq!(page.status, status, "{page:?}");
     for (name, value) in [
         ("content-type", "text/html; charset=utf-8"),
@@ -314,6 +314,10 @@ async fn nobody_is_sent_where_the_client_did_not_say() {
     }
     for (bad, error) in [
         (good.replace("S256", "plain"), "invalid_request"),
+        (good.replace("&code_challenge_method=S256", ""), "invalid_request"),
+        (good.replace("code_challenge=", "code_challenged="), "invalid_request"),
+        (format!("{good}&resource=https%3A%2F%2Fnotes.example%2Fmcp%23f"), "invalid_target"),
+        (format!("{good}&resource=%2Fmcp"), "invalid_target"),
         (good.replace("response_type=code", "response_type=token"), "unsupported_response_type"),
         (good.replace("scope=read", "scope=everything"), "invalid_scope"),
         (format!("{good}&resource=https%3A%2F%2Felsewhere.example"), "invalid_target"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{FILES, IssuerApp, SECRET, resource};
+use crate::operations::Log;
 
 async fn start() -> (IssuerApp, String) {
     let app = IssuerApp::with(|told| told.resources.push(resource("https://other.example", "read"))).await;
@@ -47,6 +48,25 @@ async fn the_predecessor_counts_for_half_a_minute_after_and_then_ends_the_family
     app.refresh(&first).await.refused(400, "invalid_grant");
     app.refresh(&third).await.refused(400, "invalid_grant");
     assert_eq!(app.introspected(&access_token).await, json!({"active": false}));
+}
+
+#[tokio::test]
+async fn a_replay_is_seen_in_the_log() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (app, first) = start().await;
+    let second = successor(&app.refresh(&first).await);
+    let _ = successor(&app.refresh(&second).await);
+    app.app.clock.advance(Duration::from_secs(31));
+    assert!(!log.text().contains("grant_revoked"));
+    app.refresh(&first).await.refused(400, "invalid_grant");
+    let text = log.text();
+    let events: Vec<_> = text.lines().filter(|line| line.contains("grant_revoked")).collect();
+    assert_eq!(events.len(), 1, "{text}");
+    for part in ["WARN", "audit", "client=native", "reason=\"refresh_token_replayed\""] {
+        assert!(events[0].contains(part), "{part}: {}", events[0]);
+    }
 }
 
 #[tokio::test]
