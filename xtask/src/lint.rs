@@ -14,7 +14,7 @@ type Step = (&'static str, fn(&Workspace) -> Result<Outcome>);
 const STEPS: [Step; 5] = [
     ("formatting", formatting),
     ("arrows between crates", arrows::check),
-    ("files named in papers", papers::check),
+    ("files and tests named in papers", papers::check),
     ("clippy", clippy),
     ("cargo-deny", deny),
 ];

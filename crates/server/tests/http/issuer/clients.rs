@@ -1,6 +1,6 @@
 //! How clients prove themselves, at every endpoint alike.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::body::Body;
 use http::{Request, header};
@@ -11,10 +11,11 @@ use tokenkeep_oauth::{
     issuer::{
         client::{AuthMethod, GrantType},
         jws::{Algorithm, TokenKey},
+        resource::Resource,
     },
 };
 
-use super::{ISSUER, IssuerApp, SECRET, basic, client, posted};
+use super::{ISSUER, IssuerApp, SECRET, basic, client, posted, resource};
 
 const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
@@ -137,6 +138,22 @@ async fn whoever_guesses_under_many_names_waits_as_well() {
     };
     assert_eq!(ask("2001:db8::2").await, 429, "any address of a /64 is the same customer's");
     assert_eq!(ask("2001:db8:0:1::1").await, 200);
+}
+
+#[tokio::test]
+async fn a_client_of_some_resources_gets_tokens_for_no_other() {
+    let app = IssuerApp::with(|told| {
+        told.resources = vec![resource("https://a.example", "a"), resource("https://b.example", "b")];
+        let mut bound = client("bound", AuthMethod::ClientSecretBasic, &[GrantType::ClientCredentials]);
+        bound.resources = Some(BTreeSet::from([Resource::parse("https://a.example").unwrap()]));
+        told.clients.push(bound);
+    })
+    .await;
+    let ask = async |resource: &str| {
+        app.post("/token", Some(("bound", SECRET)), &[CREDENTIALS, ("resource", resource)]).await
+    };
+    assert_eq!(ask("https://a.example").await.status, 200);
+    ask("https://b.example").await.refused(400, "invalid_target");
 }
 
 #[tokio::test]

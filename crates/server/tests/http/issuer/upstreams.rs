@@ -7,7 +7,7 @@ use tokenkeep_engine::issuer::{Admitted, IssuerSettings, Upstream};
 use tokenkeep_server::Settings as HttpSettings;
 
 use super::{
-    CALLBACK, SECRET, bearing, client,
+    CALLBACK, bearing,
     pages::{VERIFIER, answer_of, app, app_with, approve, check_page, open, request, settings},
     posted,
 };
@@ -174,29 +174,4 @@ async fn over_https_the_proof_of_a_browser_belongs_to_this_host_alone() {
     for cookie in cookies {
         assert!(cookie.starts_with("__Host-") && cookie.ends_with("; Secure"), "{cookie}");
     }
-}
-
-/// A client of its own resources gets tokens for no other.
-#[tokio::test]
-async fn a_client_of_some_resources_gets_tokens_for_no_other() {
-    use tokenkeep_oauth::issuer::{
-        client::{AuthMethod, GrantType},
-        resource::Resource,
-    };
-    let app = super::IssuerApp::with(|told| {
-        told.resources = vec![super::resource("https://a.example", "a"), super::resource("https://b.example", "b")];
-        let mut bound = client("bound", AuthMethod::ClientSecretBasic, &[GrantType::ClientCredentials]);
-        bound.resources = Some(BTreeSet::from([Resource::parse("https://a.example").unwrap()]));
-        told.clients = vec![bound];
-        for resource in &mut told.resources {
-            resource.introspectors.clear();
-        }
-    })
-    .await;
-    let ask = async |resource: &str| {
-        let form = [("grant_type", "client_credentials"), ("resource", resource)];
-        app.post("/token", Some(("bound", SECRET)), &form).await
-    };
-    assert_eq!(ask("https://a.example").await.status, 200);
-    ask("https://b.example").await.refused(400, "invalid_target");
 }
