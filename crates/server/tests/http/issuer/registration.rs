@@ -158,3 +158,64 @@ async fn the_rate_ceiling_is_for_one_network_and_spares_who_is_known() {
     app.app.clock.advance(Duration::from_mins(10));
     assert_eq!(from(company, &confidential()).await.status, 201);
 }
+
+#[tokio::test]
+async fn unused_clients_are_forgotten_and_used_ones_live_on() {
+    let app = IssuerApp::start().await;
+    let id_of = async |name: &str| {
+        let mut body = public();
+        body["client_name"] = json!(name);
+        register(&app, &body).await.json()["client_id"].as_str().unwrap().to_owned()
+    };
+    let (unused, used) = (id_of("Unused").await, id_of("Used").await);
+    let (code, verifier) = app.allow(&used, "read").await;
+    let redeem = [
+        ("grant_type", "authorization_code"),
+        ("client_id", &*used),
+        ("code", &*code),
+        ("code_verifier", &*verifier),
+        ("redirect_uri", CALLBACK),
+    ];
+    assert_eq!(app.post("/token", None, &redeem).await.status, 200);
+    // The use is noted behind the answer.
+    while app.app.get(&format!("/v1/clients/{used}")).await.json()["used_at"].is_null() {
+        tokio::task::yield_now().await;
+    }
+    let is_known = async |id: &str| {
+        let form = [("grant_type", "authorization_code"), ("client_id", id), ("code", "x")];
+        let answer = app.post("/token", None, &form).await;
+        let known = answer.status == 400;
+        if known {
+            answer.refused(400, "invalid_grant");
+        } else {
+            answer.refused(401, "invalid_client");
+        }
+        known
+    };
+    app.app.clock.advance(Duration::from_secs(24 * 3600 - 1));
+    assert!(is_known(&unused).await && is_known(&used).await);
+    app.app.clock.advance(Duration::from_secs(1));
+    assert!(!is_known(&unused).await && is_known(&used).await);
+    app.app.clock.advance(Duration::from_hours(91 * 24));
+    assert!(!is_known(&used).await);
+}
+
+#[tokio::test]
+async fn who_proves_itself_is_a_client_of_its_own_and_acts_for_users_only() {
+    let app = IssuerApp::start().await;
+    let mut body = confidential();
+    body["grant_types"] = json!(["authorization_code", "client_credentials"]);
+    let (first, second) = (register(&app, &body).await.json(), register(&app, &body).await.json());
+    for differs in ["client_id", "client_secret", "registration_access_token"] {
+        assert_ne!(first[differs], second[differs], "{differs}");
+    }
+    assert_eq!(first["grant_types"], json!(["authorization_code"]));
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", first["client_id"].as_str().unwrap()),
+        ("client_secret", first["client_secret"].as_str().unwrap()),
+    ];
+    app.post("/token", None, &form).await.refused(400, "unauthorized_client");
+    body["grant_types"] = json!(["client_credentials"]);
+    register(&app, &body).await.refused(400, "invalid_client_metadata");
+}
