@@ -31,7 +31,7 @@ use crate::{
     AppState,
     auth::{self, Door},
     extract::decode_into,
-    oauth::lane,
+    oauth::lane::{self, Wanted},
     peer::Peer,
     request_id::{self, X_REQUEST_ID},
     token_reply::{self, DEFAULT_MIN_TTL, MAX_MIN_TTL, NOSNIFF},
@@ -202,17 +202,18 @@ impl FastLane {
             return LaneFuture::Ready(Some(response));
         }
         let issuing = self.state.issuing.as_ref();
-        let asks = issuing.and_then(|issuing| issuing.asks_about_token(&request, self.peer, &**self.state.clock()));
-        if let Some(client) = asks {
+        let proven = issuing.and_then(|issuing| issuing.proven(&request, self.peer, &**self.state.clock()));
+        if let Some((wanted, client)) = proven {
             let this = self.clone();
-            return LaneFuture::Routed(Box::pin(async move { this.introspect(&client, request.map(Body::new)).await }));
+            let request = request.map(Body::new);
+            return LaneFuture::Routed(Box::pin(async move { this.tell(wanted, &client, request).await }));
         }
         let this = self.clone();
         LaneFuture::Routed(Box::pin(async move { this.route(request.map(Body::new)).await }))
     }
 
-    /// The answer to `client`, if it asks for a token that was verified a moment ago; else whatever the router says.
-    async fn introspect(self, client: &Client, request: Request<Body>) -> Response<LaneBody> {
+    /// The answer to `client`, if it is at hand; else whatever the router says.
+    async fn tell(self, wanted: Wanted, client: &Arc<Client>, request: Request<Body>) -> Response<LaneBody> {
         let (mut parts, body) = request.into_parts();
         let body = match body.collect().await {
             Ok(body) => body.to_bytes(),
@@ -221,10 +222,14 @@ impl FastLane {
                 return self.route(Request::from_parts(parts, Body::from_stream(broken))).await;
             }
         };
-        let told = self.state.issuing.as_ref().and_then(|issuing| issuing.described(client, &body));
+        let told = match (self.state.issuing.as_ref(), wanted) {
+            (Some(issuing), Wanted::Description) => issuing.described(client, &body),
+            (Some(issuing), Wanted::Token) => issuing.issued(client, &body).await,
+            (None, _) => None,
+        };
         let Some(told) = told else { return self.route(Request::from_parts(parts, Body::from(body))).await };
         self.state.metrics.fast_lane_hits.inc();
-        lane::introspected(std::mem::take(&mut parts.headers), told)
+        lane::answered(std::mem::take(&mut parts.headers), wanted, told)
     }
 
     async fn route(self, mut request: Request<Body>) -> Response<LaneBody> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, header};
 use secrecy::ExposeSecret;
-use serde_json::{Map, json};
+use serde::Serialize;
 
 use super::{
+    access_token::as_words,
     authorize::{requested_resource, requested_scope},
     error::OAuthError,
     form::Form,
@@ -181,16 +182,26 @@ pub struct TokenReply {
 impl TokenReply {
     /// The body. Whoever holds it holds the tokens.
     pub fn to_json(&self) -> Secret {
-        let mut body = Map::new();
-        body.insert("access_token".to_owned(), json!(self.access_token.expose_secret()));
-        body.insert("token_type".to_owned(), json!("Bearer"));
-        body.insert("expires_in".to_owned(), json!(self.expires_in.as_secs()));
-        if let Some(refresh_token) = &self.refresh_token {
-            body.insert("refresh_token".to_owned(), json!(refresh_token.expose_secret()));
-        }
-        body.insert("scope".to_owned(), json!(self.scope.to_string()));
-        serde_json::Value::Object(body).to_string().into()
+        let body = Body {
+            access_token: self.access_token.expose_secret(),
+            token_type: "Bearer",
+            expires_in: self.expires_in.as_secs(),
+            refresh_token: self.refresh_token.as_ref().map(ExposeSecret::expose_secret),
+            scope: &self.scope,
+        };
+        serde_json::to_string(&body).expect("it is texts and a number").into()
     }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    #[serde(serialize_with = "as_words")]
+    scope: &'a ScopeSet,
 }
 
 /// A token that somebody asks about (RFC 7662 2.1) or gives back (RFC 7009 2.1). The hint is not needed: tokens tell

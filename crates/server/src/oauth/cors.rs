@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::routing::MethodRouter;
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::AppState;
@@ -25,4 +25,12 @@ pub(crate) fn open(route: MethodRouter<AppState>) -> MethodRouter<AppState> {
         .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
         .max_age(REMEMBERED);
     route.options(preflight).layer(layer)
+}
+
+/// What the layer says of an answer, for one that does not pass it.
+pub(crate) fn put_headers(headers: &mut HeaderMap) {
+    let varies = "origin, access-control-request-method, access-control-request-headers";
+    headers.insert(header::VARY, HeaderValue::from_static(varies));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("www-authenticate,retry-after"));
 }

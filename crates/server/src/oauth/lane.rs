@@ -1,5 +1,6 @@
-//! The hot path of `/verify` and `/introspect`: an access token that was verified a moment ago, asked about in the
-//! plainest way. Whatever is not fully understood here is none of the lane's business: the router says what it is worth.
+//! The hot path of `/verify`, `/introspect` and `/token`: an access token that was verified a moment ago, asked about in
+//! the plainest way, and one that a backend gets for itself. Whatever is not fully understood here is none of the lane's
+//! business: the router says what it is worth.
 
 use std::sync::Arc;
 
@@ -7,16 +8,23 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body as HttpBody;
+use secrecy::ExposeSecret as _;
 use tokenkeep_core::{Client, ports::Clock};
 use tokenkeep_engine::issuer::IssuerSettings;
 use tokenkeep_oauth::{
     Secret,
-    issuer::{client::AuthMethod, metadata::Endpoint, scope::ScopeSet},
+    issuer::{
+        client::AuthMethod,
+        form::Form,
+        metadata::Endpoint,
+        scope::ScopeSet,
+        token::{TokenRequest, parse_token_request},
+    },
 };
 use zeroize::Zeroizing;
 
 use super::{
-    NO_REFERRER, errors,
+    NO_REFERRER, cors, errors,
     issuing::Issuing,
     verify::{self, Guarded},
 };
@@ -36,6 +44,7 @@ const MAX_BASIC: usize = 512;
 pub(crate) struct Lane {
     verify: String,
     introspect: String,
+    token: String,
     /// How the query may name a resource, and which of them that is.
     resources: Vec<(String, usize)>,
 }
@@ -53,8 +62,18 @@ impl Lane {
                 resources.push((url.to_owned(), n));
             }
         }
-        Self { verify: below(verify::PATH), introspect: below(Endpoint::Introspect.path()), resources }
+        let (introspect, token) = (below(Endpoint::Introspect.path()), below(Endpoint::Token.path()));
+        Self { verify: below(verify::PATH), introspect, token, resources }
     }
+}
+
+/// What a client that has proven itself may want.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    /// To know what a token is worth.
+    Description,
+    /// A token.
+    Token,
 }
 
 impl Issuing {
@@ -107,15 +126,20 @@ impl Issuing {
         Some((guarded, scope))
     }
 
-    /// The client that asks about a token, if it has proven to be it. The body says which token.
-    pub(crate) fn asks_about_token<B: HttpBody>(
+    /// A client that has proven to be who it says it is, and what it wants. The body says the rest.
+    pub(crate) fn proven<B: HttpBody>(
         &self,
         request: &Request<B>,
         peer: Option<Peer>,
         clock: &dyn Clock,
-    ) -> Option<Arc<Client>> {
+    ) -> Option<(Wanted, Arc<Client>)> {
+        let wanted = match request.uri().path() {
+            path if path == self.lane.introspect => Wanted::Description,
+            path if path == self.lane.token => Wanted::Token,
+            _ => return None,
+        };
         let is_ours = request.method() == Method::POST
-            && request.uri().path() == self.lane.introspect
+            && request.uri().query().is_none()
             && request.headers().get(header::CONTENT_TYPE)? == "application/x-www-form-urlencoded"
             && request.body().size_hint().exact().is_some_and(|size| size <= MAX_BODY);
         if !is_ours {
@@ -136,7 +160,23 @@ impl Issuing {
         if !is_quiet && self.holds_back(id, self.origin_of(request.headers(), peer), clock.now().boot) {
             return None;
         }
-        self.issuer.authenticated(id, &Secret::from(secret), AuthMethod::ClientSecretBasic)
+        let client = self.issuer.authenticated(id, &Secret::from(secret), AuthMethod::ClientSecretBasic)?;
+        Some((wanted, client))
+    }
+
+    /// The token that `client` gets for itself. Nothing is spent by it, so whoever is refused may ask the router, too.
+    pub(crate) async fn issued(&self, client: &Arc<Client>, body: &[u8]) -> Option<Bytes> {
+        let form = Form::parse(body).ok()?;
+        let proves_more = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
+        if proves_more.iter().any(|name| form.secret(name).is_some()) {
+            return None;
+        }
+        let request = parse_token_request(&form).ok()?;
+        if !matches!(request, TokenRequest::ClientCredentials { .. }) {
+            return None;
+        }
+        let reply = self.issuer.token(client, request).await.ok()?;
+        Some(Bytes::copy_from_slice(reply.to_json().expose_secret().as_bytes()))
     }
 
     /// What `client` is told of the token in `body`: `token=...[&token_type_hint=...]`.
@@ -160,10 +200,13 @@ fn goes_so_far(has: &ScopeSet, asked: &str) -> bool {
     asked.is_empty() || asked.split('+').all(|word| !word.contains(['%', '&']) && has.contains(word))
 }
 
-/// The answer to a client that asked about a token.
-pub(crate) fn introspected(headers: HeaderMap, told: Bytes) -> Response<LaneBody> {
+/// The answer to a client that has proven itself.
+pub(crate) fn answered(headers: HeaderMap, wanted: Wanted, told: Bytes) -> Response<LaneBody> {
     let headers = turn(headers, |headers| {
         errors::put_headers(headers);
+        if let Wanted::Token = wanted {
+            cors::put_headers(headers);
+        }
         headers.insert(NO_REFERRER.0, NO_REFERRER.1);
     });
     with_headers(headers, told)

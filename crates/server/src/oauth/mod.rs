@@ -10,7 +10,7 @@
 //! | [`callback`] | 6749 4.1.2: where providers send browsers back to |
 //!
 //! What they share: [`issuing`] (what is made once), [`form`] and [`client`] (what a request says, and whose it is),
-//! [`errors`], [`sorry`] (the same for people), [`cors`], [`ceilings`], and [`lane`], the hot path of two of them.
+//! [`errors`], [`sorry`] (the same for people), [`cors`], [`ceilings`], and [`lane`], the hot path of three of them.
 
 mod administrator;
 mod authorize;
