@@ -1,9 +1,10 @@
 //! The hot path: a token that is cached and fresh, read with a known key, is answered here, before any routing. So is
-//! whoever asks, at `/verify` or `/introspect`, about an access token that was verified a moment ago.
+//! one that is fresh in the shared cache or the store; whoever asks, at `/verify` or `/introspect`, about an access token
+//! that was verified a moment ago; and a backend that gets a token for itself at `/token`.
 //!
-//! The lane takes nothing that it does not fully understand. Whatever is unusual about a request, an unknown key or a
-//! cache miss included, goes to the router unchanged, which then gives the only answer there is: the lane knows no
-//! errors. A test holds both to the same answers.
+//! The lane takes nothing that it does not fully understand. Whatever is unusual about a request, an unknown key or an
+//! outage included, goes to the router unchanged, which then gives the only answer there is: the lane knows no errors. A
+//! test holds both to the same answers.
 //!
 //! Nothing is allocated for a cached token: names are borrowed from the path (or decoded on the stack), the reply's bytes are
 //! shared with the cache, and the request's own header map carries the reply's headers, so that hyper has it back for
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tokenkeep_core::{Action, ApiKey, Client};
+use tokenkeep_core::{Action, ApiKey, Client, ConnectionId};
 use tokenkeep_engine::Ready;
 use tower::Service;
 
@@ -36,6 +37,9 @@ use crate::{
     request_id::{self, X_REQUEST_ID},
     token_reply::{self, DEFAULT_MIN_TTL, MAX_MIN_TTL, NOSNIFF},
 };
+
+/// As requests for tokens are counted, whichever way they took.
+pub(crate) const TOKEN_ROUTE: &str = "/v1/connections/{provider}/{tenant}/{subject}/token";
 
 /// The whole HTTP face: the fast lane, and the router behind it.
 #[derive(Clone, Debug)]
@@ -71,20 +75,36 @@ impl FastLane {
 
     /// The reply, if this is a request for a token that is cached and fresh.
     fn token<B>(&self, request: &mut Request<B>) -> Option<Response<LaneBody>> {
-        let ready = {
-            let (path, headers) = (request.uri().path(), request.headers());
-            let [integration, tenant, subject] = names(path)?;
-            let min_ttl = min_ttl(request.uri().query())?;
-            let (mut tenant_buffer, mut subject_buffer) = ([0; 255], [0; 255]);
-            let tenant = plain(tenant, &mut tenant_buffer)?;
-            let subject = plain(subject, &mut subject_buffer)?;
-            let key = self.state.engine.keys().authenticate(presented(headers)?)?;
-            if !may_read(&key, integration, tenant) {
-                return None;
-            }
-            self.state.engine.connections().cached(integration, tenant, subject, min_ttl)?
-        };
+        let ready = self.asked_for(request, |integration, tenant, subject, min_ttl| {
+            self.state.engine.connections().cached(integration, tenant, subject, min_ttl)
+        })?;
         Some(reply(std::mem::take(request.headers_mut()), &ready))
+    }
+
+    /// Which token is asked for, if the request is plain and its key may read it.
+    fn asked_for<B, T>(
+        &self,
+        request: &Request<B>,
+        found: impl FnOnce(&str, &str, &str, Duration) -> Option<T>,
+    ) -> Option<T> {
+        let [integration, tenant, subject] = names(request.uri().path())?;
+        let min_ttl = min_ttl(request.uri().query())?;
+        let (mut tenant_buffer, mut subject_buffer) = ([0; 255], [0; 255]);
+        let tenant = plain(tenant, &mut tenant_buffer)?;
+        let subject = plain(subject, &mut subject_buffer)?;
+        let key = self.state.engine.keys().authenticate(presented(request.headers())?)?;
+        may_read(&key, integration, tenant).then(|| found(integration, tenant, subject, min_ttl))?
+    }
+
+    /// The token that is asked for, if it is to be looked for beyond this process's memory.
+    fn missed<B>(&self, request: &Request<B>) -> Option<(ConnectionId, Duration)> {
+        if request.method() != Method::GET {
+            return None;
+        }
+        self.asked_for(request, |integration, tenant, subject, min_ttl| {
+            let (integration, tenant) = (integration.parse().ok()?, tenant.parse().ok()?);
+            Some((ConnectionId { integration, tenant, subject: subject.parse().ok()? }, min_ttl))
+        })
     }
 }
 
@@ -201,6 +221,10 @@ impl FastLane {
         if let Some(response) = self.hit(&mut request) {
             return LaneFuture::Ready(Some(response));
         }
+        if let Some((id, min_ttl)) = self.missed(&request) {
+            let this = self.clone();
+            return LaneFuture::Routed(Box::pin(async move { this.fetch(&id, min_ttl, request.map(Body::new)).await }));
+        }
         let issuing = self.state.issuing.as_ref();
         let proven = issuing.and_then(|issuing| issuing.proven(&request, self.peer, &**self.state.clock()));
         if let Some((wanted, client)) = proven {
@@ -210,6 +234,17 @@ impl FastLane {
         }
         let this = self.clone();
         LaneFuture::Routed(Box::pin(async move { this.route(request.map(Body::new)).await }))
+    }
+
+    /// The token, if it is fresh where others keep it, too; else whatever the router says.
+    async fn fetch(self, id: &ConnectionId, min_ttl: Duration, mut request: Request<Body>) -> Response<LaneBody> {
+        let began = self.state.clock().now().boot;
+        let Some(ready) = self.state.engine.connections().fetched(id, min_ttl).await else {
+            return self.route(request).await;
+        };
+        let response = reply(std::mem::take(request.headers_mut()), &ready);
+        self.state.metrics.answered(TOKEN_ROUTE, response.status(), self.state.clock().now().boot.since(began));
+        response
     }
 
     /// The answer to `client`, if it is at hand; else whatever the router says.

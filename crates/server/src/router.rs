@@ -14,6 +14,7 @@ use crate::{
         signing_keys, stats, subjects,
     },
     connect_page,
+    fast_lane::TOKEN_ROUTE,
     oauth::{self, callback},
     observe::observe,
     problem::{INVALID_IDENTIFIER, METHOD_NOT_ALLOWED, Problem, ROUTE_NOT_FOUND},
@@ -31,7 +32,7 @@ pub fn router(state: AppState) -> Router {
             "/v1/connections/{provider}/{tenant}/{subject}",
             get(connections::status).put(connections::put).delete(connections::delete),
         )
-        .route("/v1/connections/{provider}/{tenant}/{subject}/token", get(connections::token))
+        .route(TOKEN_ROUTE, get(connections::token))
         .route("/v1/connections/{provider}/{tenant}/{subject}/token/refresh", post(connections::refresh))
         .route("/v1/subjects/{tenant}/{subject}", delete(subjects::forget))
         .route("/v1/connect", post(connect::start))

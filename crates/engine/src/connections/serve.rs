@@ -71,6 +71,24 @@ impl Connections {
         }
     }
 
+    /// The token that is not in memory, if another instance's copy or the store has it fresh. Whether the caller may have
+    /// it must be asked before ([`Caller::may_at`]). `None` says nothing: ask [`Connections::token`].
+    pub async fn fetched(&self, id: &ConnectionId, min_ttl: Duration) -> Option<Arc<Ready>> {
+        let (integration, tenant, subject) = (id.integration.as_str(), id.tenant.as_str(), id.subject.as_str());
+        let known = self.flights.cache.get(integration, tenant, subject, min_ttl, self.shared.now());
+        // While the store does not answer, one who waits for it is enough.
+        if !matches!(known, Hit::Miss) || !self.shared.conditions.store.is_well() {
+            return None;
+        }
+        let found = match self.copied(id, min_ttl).await {
+            Some(copy) => Some(copy),
+            None => self.look(id).await.ok()?,
+        };
+        let fresh = found.filter(|ready| ready.freshness(min_ttl, self.shared.now()) != Freshness::Stale)?;
+        self.shared.metrics.l1_misses.inc();
+        Some(fresh)
+    }
+
     /// An access token that lives for `min_ttl`, capped at half its life: refreshed if need be. Inside the
     /// early-refresh margin it is answered at once and refreshed behind.
     pub async fn token(&self, caller: &Caller, id: &ConnectionId, min_ttl: Duration) -> Result<Arc<Ready>, Error> {
