@@ -70,12 +70,12 @@ enum Origin {
 const MAX_DOUBTS: usize = 100_000;
 
 impl Doubts {
-    /// Whether all doubts could be kept.
-    fn add(&self, origin: Origin, now: Boot) -> bool {
+    /// `forget_all` is called where there are too many: before they go, so that none is ever without effect.
+    fn add(&self, origin: Origin, now: Boot, forget_all: impl FnOnce()) {
         let mut since = self.since.write().unwrap_or_else(PoisonError::into_inner);
         if since.len() >= MAX_DOUBTS {
+            forget_all();
             since.clear();
-            return false;
         }
         if since.len().is_power_of_two() {
             // What is older is not believed any more in any case.
@@ -83,7 +83,6 @@ impl Doubts {
         }
         since.insert(origin, now);
         self.last.fetch_max(nanos(now), SeqCst);
-        true
     }
 
     fn shake(&self, token: &VerifiedToken, seen: Boot) -> bool {
@@ -127,9 +126,7 @@ impl Verified {
 
     fn doubt(&self, origin: Origin, now: Boot) {
         // An answer that is on its way was asked for before, so it is doubted, too.
-        if !self.doubts.add(origin, now) {
-            self.tokens.forget_all();
-        }
+        self.doubts.add(origin, now, || self.tokens.forget_all());
     }
 
     fn get(&self, name: &[u8; 32], now: Now) -> Option<Arc<VerifiedToken>> {
@@ -205,4 +202,41 @@ fn name_of(token: &str) -> [u8; 32] {
     let mut name = [0; 32];
     name.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenkeep_oauth::issuer::scope::ScopeSet;
+
+    use super::*;
+
+    fn token(jti: &str) -> VerifiedToken {
+        let claims = AccessTokenClaims {
+            subject: "backend".to_owned(),
+            audience: Resource::parse("https://mcp.example.com").unwrap(),
+            client_id: "backend".to_owned(),
+            scope: ScopeSet::default(),
+            jti: jti.to_owned(),
+            issued_at: Timestamp::UNIX_EPOCH,
+            expires_at: Timestamp::MAX,
+            username: None,
+        };
+        VerifiedToken { claims, grant: None, description: Bytes::new() }
+    }
+
+    #[test]
+    fn too_many_doubts_are_dropped_only_after_everything_was_forgotten() {
+        let doubts = Doubts::default();
+        let now = Boot::default();
+        for n in 0..MAX_DOUBTS {
+            doubts.add(Origin::Token(n.to_string()), now, || panic!("there is room for {n}"));
+        }
+        assert!(doubts.shake(&token("0"), now) && !doubts.shake(&token("other"), now));
+        let mut forgotten = false;
+        doubts.add(Origin::Token("other".to_owned()), now, || {
+            assert!(doubts.since.try_read().is_err(), "nobody looks in between");
+            forgotten = true;
+        });
+        assert!(forgotten && doubts.shake(&token("other"), now));
+    }
 }
