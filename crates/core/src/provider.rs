@@ -9,10 +9,12 @@ use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
 
 use crate::ProviderId;
 
+mod api;
 mod identity;
 mod resolve;
 mod template;
 
+pub use api::{Api, ApiLimit, LimitPer};
 pub use identity::{EmailSource, Identity, IdentitySource, OrganizationSource};
 pub use resolve::{ParamError, ResolvedLogin, ResolvedProvider};
 pub use template::{TemplateError, check_host, check_text, check_url, is_template};
@@ -47,6 +49,8 @@ pub struct Provider {
     /// Hosts (`host` or `host:port`) a token of this provider may be sent to; the first is the default. One with a
     /// parameter that is left empty is left out.
     pub api_hosts: Vec<String>,
+    /// How its API is called.
+    pub api: Api,
     /// Scopes asked for when nobody names any, separated by spaces.
     pub default_scope: Option<String>,
     /// The scope without which no refresh token comes; added to whatever is asked for.
@@ -86,6 +90,7 @@ impl Provider {
             identity: None,
             login: None,
             api_hosts: Vec::new(),
+            api: Api::default(),
             default_scope: None,
             offline_scope: None,
             params: BTreeMap::new(),

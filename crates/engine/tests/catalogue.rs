@@ -1,9 +1,13 @@
 //! Every file of `providers/` is read, and held against `providers/schema.json` and the catalogue's own rules.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use serde_json::Value;
-use tokenkeep_core::{Provider, ProviderId, Rotation, provider::Kind};
+use tokenkeep_core::{
+    Provider, ProviderId, Rotation,
+    ports::Limit,
+    provider::{ApiLimit, Kind, LimitPer},
+};
 use tokenkeep_engine::catalogue::{Catalogue, parse_provider_toml};
 
 fn directory() -> PathBuf {
@@ -134,6 +138,19 @@ fn the_replaced_systems_are_spoken_to_as_they_were() {
     assert_eq!(supabase.dialect.body, BodyFormat::Json);
     assert_eq!(supabase.dialect.token_headers["apikey"], "ey.key");
 
+    let bluestakes = provider("bluestakes").api;
+    let ten_a_minute = Limit::Window { count: NonZeroU32::new(10).expect("not 0"), per: Duration::from_mins(1) };
+    assert_eq!(bluestakes.limits, [ApiLimit { per: LimitPer::All, limit: ten_a_minute }]);
+    assert!(bluestakes.logins_count && bluestakes.latency_margin > Duration::ZERO);
+    assert_eq!(bluestakes.unauthorized, [401, 403]);
+    let bucket = |burst, millis| Limit::Bucket {
+        burst: NonZeroU32::new(burst).expect("not 0"),
+        every: Duration::from_millis(millis),
+    };
+    let one = ApiLimit { per: LimitPer::Subject, limit: bucket(20, 100) };
+    let all = ApiLimit { per: LimitPer::All, limit: bucket(100, 20) };
+    assert_eq!(qontak.api.limits, [one, all]);
+
     let login = provider("bluestakes").login.expect("it has one");
     assert_eq!(login.url, "https://newtin-api.bluestakes.org/api/login-json");
     assert_eq!((login.body, login.token_member.as_str()), (BodyFormat::Json, "Authorization"));
@@ -172,6 +189,8 @@ fn the_schema_finds_what_is_wrong() {
         ("id = \"x\"\nrotation = { grace = { seconds = 3, successor = \"same\" } }", "rotation fits none of"),
         ("id = \"x\"\ndialect.pkce = \"plain\"", "dialect.pkce is none of"),
         ("id = \"x\"\napi_hosts = [1]", "api_hosts.0 is no string"),
+        ("id = \"x\"\napi.token_heder = \"x\"", "api.token_heder is not known"),
+        ("id = \"x\"\napi.limits = [{ requests = 0, seconds = 1 }]", "api.limits.0.requests is less than 1"),
         ("id = \"x\"\nparams.a.default = \"b\"", "params.a.description is missing"),
         ("id = \"x\"\nsources.a = 1", "sources.a is no string"),
     ] {

@@ -6,7 +6,7 @@ use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
 use url::Url;
 
 use super::{
-    Identity, Kind, Param, Provider, Revocation, Rotation,
+    Api, Identity, Kind, Param, Provider, Revocation, Rotation,
     template::{IMPLICIT, Piece, cut, is_host, is_labels, is_segment, is_text, parse, split},
 };
 use crate::ProviderId;
@@ -38,6 +38,9 @@ pub struct ResolvedProvider {
     pub login: Option<ResolvedLogin>,
     /// [`Provider::api_hosts`].
     pub api_hosts: Vec<String>,
+    /// [`Provider::api`]; headers that came out empty are gone. `{client_id}` still stands there: it is filled in with
+    /// the request.
+    pub api: Api,
     /// [`Provider::default_scope`].
     pub default_scope: Option<String>,
     /// [`Provider::offline_scope`].
@@ -149,6 +152,7 @@ impl Provider {
                 }),
             },
             api_hosts: fill.hosts(&self.api_hosts)?,
+            api: Api { headers: fill.map(&self.api.headers)?, ..self.api.clone() },
             default_scope: self.default_scope.clone(),
             offline_scope: self.offline_scope.clone(),
             dialect,
@@ -344,6 +348,10 @@ mod tests {
         p.userinfo_url = Some("https://{domain}/userinfo".into());
         p.api_hosts = vec!["{shop}.example.com".into(), "{instance}.example.com".into()];
         p.dialect.authorize_params = BTreeMap::from([("audience".into(), "{audience}".into())]);
+        p.api.headers = BTreeMap::from([
+            ("x-audience".into(), "{audience}".into()),
+            ("x-shop".into(), "{shop} {client_id}".into()),
+        ]);
         p
     }
 
@@ -358,6 +366,7 @@ mod tests {
         assert_eq!(p.refresh_url, p.token_url);
         assert_eq!(p.api_hosts, ["acme.example.com"]);
         assert!(p.dialect.authorize_params.is_empty());
+        assert_eq!(p.api.headers, BTreeMap::from([("x-shop".into(), "acme {client_id}".into())]));
     }
 
     #[test]
@@ -375,6 +384,7 @@ mod tests {
         assert_eq!(p.token_url.expect("one").as_str(), "https://example.co.uk/token");
         assert_eq!(p.api_hosts, ["a.b.example.com", "na1.example.com"]);
         assert_eq!(p.dialect.authorize_params["audience"], "https://api/ x");
+        assert_eq!(p.api.headers["x-audience"], "https://api/ x");
     }
 
     #[test]

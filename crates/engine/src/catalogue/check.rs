@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use tokenkeep_core::{
     Provider, Rotation,
-    provider::{IdentitySource, Kind, Param, TemplateError, check_host, check_text, check_url, is_template},
+    ports::Limit,
+    provider::{Api, IdentitySource, Kind, Param, TemplateError, check_host, check_text, check_url, is_template},
 };
 use tokenkeep_oauth::dialect::ClientAuth;
 
@@ -74,6 +75,7 @@ pub(super) fn check(file: &str, provider: &Provider) -> Result<(), CatalogueErro
     kind(provider)
         .and_then(|()| templates(provider))
         .and_then(|()| params(provider))
+        .and_then(|()| api(&provider.api))
         .and_then(|()| identity(provider))
         .and_then(|()| rotation(provider))
         .and_then(|()| facts(provider))
@@ -136,6 +138,7 @@ fn maps(p: &Provider) -> impl Iterator<Item = (&'static str, &BTreeMap<String, S
         ("dialect.token_params", &p.dialect.token_params),
         ("dialect.refresh_params", &p.dialect.refresh_params),
         ("dialect.token_headers", &p.dialect.token_headers),
+        ("api.headers", &p.api.headers),
     ]
     .into_iter()
     .chain(p.login.as_ref().map(|l| ("login.params", &l.params)))
@@ -190,6 +193,59 @@ fn params(p: &Provider) -> Result<(), Broken> {
     }
     Ok(())
 }
+
+/// A call can be sent as it is said, and counted.
+fn api(api: &Api) -> Result<(), Broken> {
+    let is_header = |name: &str| {
+        HeaderName::try_from(name).is_ok() && !NOT_FOR_THE_CATALOGUE.iter().any(|ours| name.eq_ignore_ascii_case(ours))
+    };
+    if !is_header(&api.token_header) {
+        return Err(rule("api.token_header", "is no header that can carry a token"));
+    }
+    if api.token_prefix.as_ref().is_some_and(|p| p.bytes().any(|b| !(b.is_ascii_graphic() || b == b' '))) {
+        return Err(rule("api.token_prefix", "may hold only printable ASCII"));
+    }
+    if api.unauthorized.is_empty() || api.unauthorized.iter().any(|status| !(400..500).contains(status)) {
+        return Err(rule("api.unauthorized", "must list statuses from 400 to 499"));
+    }
+    let bad = |name: &String, value: &String| {
+        let printable = value.is_ascii() && HeaderValue::try_from(value).is_ok();
+        !is_header(name) || name.eq_ignore_ascii_case(&api.token_header) || !printable
+    };
+    if let Some((name, _)) = api.headers.iter().find(|(name, value)| bad(name, value)) {
+        return Err(rule("api.headers", format!("holds {name:?}, which cannot be sent like that")));
+    }
+    for limit in &api.limits {
+        match limit.limit {
+            Limit::Window { count, .. } if count.get() > MOST_IN_A_WINDOW => {
+                return Err(rule("api.limits", "has more than 10,000 `requests` in a window: give it a `burst`"));
+            }
+            Limit::Bucket { every, .. } if every < Duration::from_micros(1) => {
+                return Err(rule("api.limits", "has a rate of more than a million a second: leave it out"));
+            }
+            Limit::Window { .. } | Limit::Bucket { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// Headers that belong to the connection or to the message, and to whoever writes these (RFC 9110 7.6.1, 7.2, 8.6).
+const NOT_FOR_THE_CATALOGUE: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// As many as a [`tokenkeep_core::ports::Counter`] can count in a window.
+const MOST_IN_A_WINDOW: u32 = 10_000;
 
 /// It is said somewhere who signed in, and every pointer is one.
 fn identity(p: &Provider) -> Result<(), Broken> {
@@ -264,6 +320,7 @@ fn is_fact(p: &Provider, name: &str) -> bool {
         _ => match name.split_once('.') {
             Some(("params", param)) => p.params.contains_key(param),
             Some(("dialect", key)) => DIALECT.contains(&key),
+            Some(("api", key)) => API.contains(&key),
             Some(_) => false,
             None => urls(p).any(|(key, _)| key == name),
         },
@@ -291,18 +348,24 @@ const DIALECT: [&str; 17] = [
     "errors",
 ];
 
+/// The keys of `[api]`; a test holds them against the schema.
+const API: [&str; 7] =
+    ["token_header", "token_prefix", "unauthorized", "headers", "limits", "latency_margin", "logins_count"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_schema_has_the_same_dialect() {
+    fn the_schema_has_the_same_keys() {
         let schema: serde_json::Value =
             serde_json::from_str(include_str!("../../../../providers/schema.json")).expect("JSON");
-        let keys = schema["properties"]["dialect"]["properties"].as_object().expect("an object");
-        let (mut theirs, mut ours) = (keys.keys().map(String::as_str).collect::<Vec<_>>(), DIALECT.to_vec());
-        theirs.sort_unstable();
-        ours.sort_unstable();
-        assert_eq!(theirs, ours);
+        for (table, mut ours) in [("dialect", DIALECT.to_vec()), ("api", API.to_vec())] {
+            let keys = schema["properties"][table]["properties"].as_object().expect("an object");
+            let mut theirs = keys.keys().map(String::as_str).collect::<Vec<_>>();
+            theirs.sort_unstable();
+            ours.sort_unstable();
+            assert_eq!(theirs, ours, "{table}");
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! The shape of a provider in TOML: `providers/*.toml`, custom files, and `[[provider]]` in the configuration.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use serde::Deserialize;
 use tokenkeep_core::{
     Provider, ProviderId, Rotation,
+    ports::Limit,
     provider::{
-        EmailSource, Identity, IdentitySource, Kind, Login, OrganizationSource, Param, Revocation, RevocationMethod,
-        Successor,
+        Api, ApiLimit, EmailSource, Identity, IdentitySource, Kind, LimitPer, Login, OrganizationSource, Param,
+        Revocation, RevocationMethod, Successor,
     },
 };
 use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
@@ -39,6 +40,8 @@ pub struct ProviderFile {
     login: Option<LoginTable>,
     #[serde(default)]
     api_hosts: Vec<String>,
+    #[serde(default)]
+    api: ApiTable,
     default_scope: Option<String>,
     offline_scope: Option<String>,
     #[serde(default)]
@@ -98,6 +101,44 @@ struct LoginTable {
 
 fn access_token() -> String {
     "access_token".to_owned()
+}
+
+/// What is left out is as RFC 6750 has it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApiTable {
+    token_header: Option<String>,
+    token_prefix: Option<String>,
+    unauthorized: Option<Vec<u16>>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    limits: Vec<LimitTable>,
+    /// Seconds.
+    #[serde(default)]
+    latency_margin: u32,
+    #[serde(default)]
+    logins_count: bool,
+}
+
+/// `requests` in any `seconds`; with `burst`, a bucket of that size that is refilled at this rate.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitTable {
+    #[serde(default)]
+    per: PerWord,
+    requests: NonZeroU32,
+    seconds: NonZeroU32,
+    burst: Option<NonZeroU32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PerWord {
+    #[default]
+    All,
+    Tenant,
+    Subject,
 }
 
 /// What is left out is as OIDC has it.
@@ -192,6 +233,7 @@ impl ProviderFile {
                 token_member,
             }),
             api_hosts: self.api_hosts,
+            api: self.api.into(),
             default_scope: self.default_scope,
             offline_scope: self.offline_scope,
             params: self.params.into_iter().map(|(name, table)| (name, table.into())).collect(),
@@ -226,6 +268,38 @@ impl From<RevokeWord> for RevocationMethod {
             RevokeWord::BearerPost => RevocationMethod::BearerPost,
             RevokeWord::BasicDelete => RevocationMethod::BasicDelete,
             RevokeWord::BearerDelete => RevocationMethod::BearerDelete,
+        }
+    }
+}
+
+impl From<ApiTable> for Api {
+    fn from(table: ApiTable) -> Self {
+        let plain = Api::default();
+        Api {
+            token_header: table.token_header.unwrap_or(plain.token_header),
+            token_prefix: table.token_prefix,
+            unauthorized: table.unauthorized.unwrap_or(plain.unauthorized),
+            headers: table.headers,
+            limits: table.limits.into_iter().map(ApiLimit::from).collect(),
+            latency_margin: Duration::from_secs(table.latency_margin.into()),
+            logins_count: table.logins_count,
+        }
+    }
+}
+
+impl From<LimitTable> for ApiLimit {
+    fn from(LimitTable { per, requests, seconds, burst }: LimitTable) -> Self {
+        let time = Duration::from_secs(seconds.get().into());
+        ApiLimit {
+            per: match per {
+                PerWord::All => LimitPer::All,
+                PerWord::Tenant => LimitPer::Tenant,
+                PerWord::Subject => LimitPer::Subject,
+            },
+            limit: match burst {
+                Some(burst) => Limit::Bucket { burst, every: time / requests.get() },
+                None => Limit::Window { count: requests, per: time },
+            },
         }
     }
 }
@@ -310,6 +384,8 @@ mod tests {
             ("[dialect]\nscope_seperator = \"comma\"", "scope_seperator"),
             ("rotation = { grace = { seconds = 9, successor = \"same\", more = 1 } }", "more"),
             ("[params.x]\ndescription = \"x\"\nrequired = true", "required"),
+            ("[api]\nheader = \"x\"", "header"),
+            ("[[api.limits]]\nrequests = 1\nseconds = 1\nper_second = 2", "per_second"),
         ] {
             let error = error(&format!("{text}{more}"));
             assert!(error.starts_with("acme.toml") && error.contains(key), "{error}");
@@ -352,6 +428,62 @@ mod tests {
             ),
         ] {
             let error = error(text);
+            assert!(error.starts_with("acme.toml") && error.contains(says), "{text}\n{error}");
+        }
+    }
+
+    #[test]
+    fn the_api_is_called_as_rfc_6750_has_it_unless_something_else_is_said() {
+        let base = "id = \"acme\"\ntoken_url = \"https://example.com/t\"\n";
+        let plain = parse_provider_toml("acme", base).expect("enough").api;
+        assert_eq!(plain, Api::default());
+        let text = format!(
+            "{base}[api]\ntoken_header = \"X-Token\"\ntoken_prefix = \"\"\nunauthorized = [401, 403]\nlatency_margin = 5\n\
+             logins_count = true\nheaders.Notion-Version = \"2022-06-28\"\n\
+             [[api.limits]]\nrequests = 10\nseconds = 60\n\
+             [[api.limits]]\nper = \"subject\"\nrequests = 10\nseconds = 1\nburst = 20\n"
+        );
+        let number = |n| NonZeroU32::new(n).expect("not 0");
+        let said = Api {
+            token_header: "X-Token".into(),
+            token_prefix: Some(String::new()),
+            unauthorized: vec![401, 403],
+            headers: BTreeMap::from([("Notion-Version".into(), "2022-06-28".into())]),
+            limits: vec![
+                ApiLimit {
+                    per: LimitPer::All,
+                    limit: Limit::Window { count: number(10), per: Duration::from_mins(1) },
+                },
+                ApiLimit {
+                    per: LimitPer::Subject,
+                    limit: Limit::Bucket { burst: number(20), every: Duration::from_millis(100) },
+                },
+            ],
+            latency_margin: Duration::from_secs(5),
+            logins_count: true,
+        };
+        assert_eq!(parse_provider_toml("acme", &text).expect("all of it").api, said);
+    }
+
+    #[test]
+    fn a_call_that_could_not_be_sent_or_counted_is_refused() {
+        for (line, says) in [
+            ("token_header = \"a b\"", "`api.token_header`"),
+            ("token_header = \"host\"", "`api.token_header`"),
+            ("token_prefix = \"a\\n\"", "`api.token_prefix`"),
+            ("unauthorized = []", "`api.unauthorized`"),
+            ("unauthorized = [200]", "`api.unauthorized`"),
+            ("headers.\"a b\" = \"x\"", "`api.headers`"),
+            ("headers.connection = \"x\"", "`api.headers`"),
+            ("headers.Authorization = \"x\"", "`api.headers`"),
+            ("headers.a = \"{x}\"", "`api.headers`"),
+            ("headers.a = \"\u{e9}\"", "`api.headers`"),
+            ("limits = [{ requests = 10001, seconds = 1 }]", "`api.limits`"),
+            ("limits = [{ requests = 2000000, seconds = 1, burst = 1 }]", "`api.limits`"),
+            ("limits = [{ requests = 0, seconds = 1 }]", "nonzero"),
+        ] {
+            let text = format!("id = \"acme\"\ntoken_url = \"https://example.com/t\"\n[api]\n{line}");
+            let error = error(&text);
             assert!(error.starts_with("acme.toml") && error.contains(says), "{text}\n{error}");
         }
     }
