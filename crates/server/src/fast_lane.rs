@@ -32,6 +32,7 @@ use crate::{
     AppState,
     auth::{self, Door},
     extract::decode_into,
+    line::Line,
     oauth::lane::{self, Wanted},
     peer::Peer,
     request_id::{self, X_REQUEST_ID},
@@ -48,19 +49,25 @@ pub struct FastLane {
     router: Router,
     door: Door,
     peer: Option<Peer>,
+    line: Option<Line>,
 }
 
 impl FastLane {
     /// The face as it shows at `door`.
     pub fn new(state: AppState, door: Door) -> Self {
         let router = crate::router(state.clone());
-        Self { state, router, door, peer: None }
+        Self { state, router, door, peer: None, line: None }
     }
 
     /// The same for a connection from `peer`.
     #[must_use]
     pub fn from_peer(self, peer: IpAddr) -> Self {
         Self { peer: Some(Peer(peer.to_canonical())), ..self }
+    }
+
+    /// The same for a connection that answers may hold.
+    pub(crate) fn on_line(self, line: Line) -> Self {
+        Self { line: Some(line), ..self }
     }
 
     /// The reply, if this is a request that can be answered from what is at hand.
@@ -271,6 +278,9 @@ impl FastLane {
         request.extensions_mut().insert(self.door);
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
+        }
+        if let Some(line) = self.line {
+            request.extensions_mut().insert(line);
         }
         let mut router = self.router;
         let Ok(response) = router.call(request).await;

@@ -22,6 +22,7 @@ mod connect_page;
 mod cookie;
 mod extract;
 mod fast_lane;
+mod line;
 mod local;
 mod metrics;
 mod oauth;

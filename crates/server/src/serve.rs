@@ -25,6 +25,7 @@ use crate::{
     AppState,
     auth::Door,
     fast_lane::{FastLane, LaneBody, LaneFuture},
+    line::Line,
     local,
 };
 
@@ -43,7 +44,7 @@ pub struct Limits {
     /// Connections at once; more wait in the listener's backlog.
     pub connections: usize,
     /// How long a connection may go without a new request, whether it idles or sends one too slowly. It is looked at
-    /// in thirds of this, so it may last a third longer.
+    /// in thirds of this, so it may last a third longer. Answers that stream do not count as quiet.
     pub quiet: Duration,
     /// How long answers under way may take to finish at shutdown.
     pub drain: Duration,
@@ -192,13 +193,14 @@ impl House {
         place: OwnedSemaphorePermit,
     ) {
         let requests = Arc::new(AtomicU64::new(0));
-        let counted = Counted { lane, requests: Arc::clone(&requests) };
+        let line = Line::new(self.closing.subscribe());
+        let counted = Counted { lane: lane.on_line(line.clone()), requests: Arc::clone(&requests) };
         let connection = self.http.serve_connection(TokioIo::new(stream), counted);
         let closing = self.closing.subscribe();
         let (clock, look) = (Arc::clone(&self.clock), self.look);
         tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);
-            let end = until_quiet(clock, look, requests, closing);
+            let end = until_quiet(clock, look, requests, line, closing);
             let ended = tokio::select! {
                 biased;
                 ended = connection.as_mut() => ended,
@@ -231,6 +233,7 @@ async fn until_quiet(
     clock: Arc<dyn Clock>,
     look: Duration,
     requests: Arc<AtomicU64>,
+    line: Line,
     mut closing: watch::Receiver<()>,
 ) -> End {
     let (mut seen, mut unchanged) = (requests.load(Relaxed), 0);
@@ -240,7 +243,7 @@ async fn until_quiet(
             () = clock.sleep(look) => {}
         }
         let now = requests.load(Relaxed);
-        unchanged = if now == seen { unchanged + 1 } else { 0 };
+        unchanged = if now == seen && !line.is_held() { unchanged + 1 } else { 0 };
         seen = now;
     }
     End::Quiet

@@ -272,6 +272,7 @@ fn resource(from: &IssuerResource, issuer: &Issuer) -> Result<ProtectedResource>
         signing_secret,
         introspectors: ids.collect::<Result<_, _>>().context("`introspectors`")?,
         needs_upstream: from.needs_upstream,
+        upstreams: Vec::new(),
     })
 }
 

@@ -28,6 +28,7 @@ pub struct Hashes {
     csrf: hmac::Key,
     assertion: hmac::Key,
     public_client: hmac::Key,
+    mcp_session: hmac::Key,
 }
 
 impl Hashes {
@@ -52,6 +53,7 @@ impl Hashes {
             csrf: key(b"csrf"),
             assertion: key(b"assertion"),
             public_client: key(b"public client"),
+            mcp_session: key(b"mcp session"),
             seed,
         }
     }
@@ -129,6 +131,19 @@ impl Hashes {
         mac(&self.public_client, metadata)
     }
 
+    /// What goes with the id of a session at an MCP server, for one user of one resource. Neither of these holds a zero
+    /// byte.
+    pub fn mcp_session(&self, resource: &str, subject: &str, session: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.mcp_session);
+        for part in [resource, subject, session] {
+            context.update(part.as_bytes());
+            context.update(b"\0");
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.sign().as_ref());
+        bytes
+    }
+
     /// Of an assertion's `jti`, which is its client's word, as 32 hex digits.
     pub fn assertion(&self, jti: &str) -> String {
         hex(&mac(&self.assertion, jti)[..16])
@@ -173,10 +188,11 @@ mod tests {
                 hex(&hashes.csrf(&secret, "")[..16]),
                 hashes.assertion("x"),
                 hex(&hashes.public_client("x")[..16]),
+                hex(&hashes.mcp_session("", "", "x")[..16]),
             ]
         };
         let all: HashSet<_> = of(1).into_iter().chain(of(2)).collect();
-        assert_eq!(all.len(), 26);
+        assert_eq!(all.len(), 28);
         assert_eq!(of(1), of(1));
     }
 

@@ -88,7 +88,7 @@ impl Issuer {
         let client = self.client(interaction.client.as_str()).await?;
         let client = client.ok_or_else(|| Error::not_found("client", &interaction.client))?;
         let browser = browser.filter(is_drawn).unwrap_or_else(|| self.connect.draw());
-        let (upstreams, origins) = self.choices().await?;
+        let (upstreams, origins) = self.choices(&interaction.resource).await?;
         let kind = RedirectUri::register(&interaction.redirect_uri).ok().map(|uri| uri.kind());
         let document = (client.origin == ClientOrigin::Document).then(|| Url::parse(client.id.as_str()).ok()).flatten();
         Ok(ConsentPage {
@@ -120,13 +120,14 @@ impl Issuer {
     ) -> Result<Next, Error> {
         let browser = self.check_form(id, browser, csrf)?;
         let interaction = self.open_here(id).await?;
-        let chosen = match (upstream, self.settings.upstreams.first()) {
+        let upstreams = self.settings.upstreams_of(&interaction.resource);
+        let chosen = match (upstream, upstreams.first()) {
             (_, None) => {
                 let error = OAuthError::server_error("there is nowhere to sign in");
                 return Ok(Next::Answer(self.refuse(&interaction, &error, "no upstream").await?));
             }
             (None, Some(first)) => first,
-            (Some(id), Some(_)) => self.upstream(id)?,
+            (Some(id), Some(_)) => upstream_of(upstreams, id)?,
         };
         tracing::info!(
             target: "audit", action = "consent_given", interaction = %id, client = %interaction.client,
@@ -164,19 +165,10 @@ impl Issuer {
         BASE64_URL_SAFE_NO_PAD.encode(hash).into()
     }
 
-    fn upstream(&self, id: &str) -> Result<&Upstream, Error> {
-        let is_meant = |upstream: &&Upstream| match upstream {
-            Upstream::Integration(integration) => integration.as_str() == id,
-            Upstream::LocalAdministrator => id == ADMINISTRATOR,
-        };
-        let found = self.settings.upstreams.iter().find(is_meant);
-        found.ok_or_else(|| Error::invalid("nobody signs in there: choose one of the list"))
-    }
-
-    /// Where people can sign in, and the origins that they are sent to.
-    async fn choices(&self) -> Result<(Vec<UpstreamChoice>, BTreeSet<String>), Error> {
+    /// Where people can sign in for `resource`, and the origins that they are sent to.
+    async fn choices(&self, resource: &Resource) -> Result<(Vec<UpstreamChoice>, BTreeSet<String>), Error> {
         let (mut choices, mut origins) = (Vec::new(), BTreeSet::new());
-        for upstream in &self.settings.upstreams {
+        for upstream in self.settings.upstreams_of(resource) {
             let Upstream::Integration(id) = upstream else {
                 choices.push(UpstreamChoice { id: ADMINISTRATOR.to_owned(), name: "Administrator".to_owned() });
                 continue;
@@ -207,4 +199,13 @@ impl Issuer {
         }
         self.open_interaction(id).await
     }
+}
+
+/// The place that the form named.
+fn upstream_of<'a>(upstreams: &'a [Upstream], id: &str) -> Result<&'a Upstream, Error> {
+    let is_meant = |upstream: &&Upstream| match upstream {
+        Upstream::Integration(integration) => integration.as_str() == id,
+        Upstream::LocalAdministrator => id == ADMINISTRATOR,
+    };
+    upstreams.iter().find(is_meant).ok_or_else(|| Error::invalid("nobody signs in there: choose one of the list"))
 }

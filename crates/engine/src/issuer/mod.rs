@@ -15,6 +15,7 @@ mod grants;
 mod interactions;
 mod introspect;
 mod keyring;
+mod mcp_session;
 mod remembered;
 mod revoke;
 mod settings;

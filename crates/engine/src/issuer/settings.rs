@@ -26,7 +26,7 @@ pub struct IssuerSettings {
     pub refresh_token_ttl: Duration,
     /// What signs access tokens of resources that say nothing else.
     pub algorithm: Algorithm,
-    /// Where people sign in; the first is the default.
+    /// Where people sign in for resources that say nothing else; the first is the default.
     pub upstreams: Vec<Upstream>,
     /// What the tokens are for.
     pub resources: Vec<ProtectedResource>,
@@ -77,6 +77,8 @@ pub struct ProtectedResource {
     pub introspectors: BTreeSet<ClientId>,
     /// Whether its users' provider must still stand behind them: where the connection ended, so does the grant.
     pub needs_upstream: bool,
+    /// Where its users sign in, the default first; empty = where those of the issuer do.
+    pub upstreams: Vec<Upstream>,
 }
 
 /// Who may go on. Whoever is named by one of the rules may; where no rule is there, everybody may; a rule that is there
@@ -116,6 +118,12 @@ impl IssuerSettings {
             [only] => Some(only),
             _ => None,
         }
+    }
+
+    /// Where people sign in for `resource`; the first is the default.
+    pub fn upstreams_of(&self, resource: &Resource) -> &[Upstream] {
+        let own = self.resource(resource).map(|known| known.upstreams.as_slice());
+        own.filter(|own| !own.is_empty()).unwrap_or(&self.upstreams)
     }
 
     /// What signs the tokens of `resource`.

@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
-use tokenkeep_core::{Boot, GrantId, Now, Voided, voided::VoidedId};
+use tokenkeep_core::{Boot, ConnectionId, GrantId, Now, Voided, grant::Revoked, voided::VoidedId};
 use tokenkeep_oauth::{
     Secret,
     issuer::{
@@ -40,6 +40,8 @@ pub struct VerifiedToken {
     pub claims: AccessTokenClaims,
     /// The grant that it came from; client credentials have none.
     pub grant: Option<GrantId>,
+    /// What its user signed in with at a provider, if they did at one.
+    pub connection: Option<ConnectionId>,
     /// What introspection says of it (RFC 7662 2.2), ready to be sent.
     pub description: Bytes,
 }
@@ -150,10 +152,10 @@ impl Issuer {
         }
         let question = self.verified.tokens.asking(now.boot);
         let claims = self.believed(token, now.wall).await?;
-        let grant = self.check_standing(&claims, now.wall).await?;
+        let (grant, connection) = self.check_standing(&claims, now.wall).await?.unzip();
         let reply = IntrospectionReply::access_token(self.settings.url.as_str(), &claims);
         let description = serde_json::to_vec(&reply).map_err(|_| Error::Conflict { what: "access token" })?.into();
-        let verified = Arc::new(VerifiedToken { claims, grant, description });
+        let verified = Arc::new(VerifiedToken { claims, grant, connection: connection.flatten(), description });
         self.verified.tokens.insert(&name, verified.clone(), question);
         Ok(verified)
     }
@@ -174,8 +176,21 @@ impl Issuer {
         })
     }
 
-    /// Whether it was taken back.
-    async fn check_standing(&self, claims: &AccessTokenClaims, now: Timestamp) -> Result<Option<GrantId>, Refused> {
+    /// The user's connection at the provider is over: what they allowed the client of `token` ends with it, and they
+    /// sign in again.
+    pub async fn upstream_ended(&self, token: &VerifiedToken) -> Result<(), Error> {
+        match token.grant {
+            Some(grant) => self.end_grant(&grant, Revoked::UpstreamEnded).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it was taken back; else its grant, if it has one, and what its user signed in with.
+    async fn check_standing(
+        &self,
+        claims: &AccessTokenClaims,
+        now: Timestamp,
+    ) -> Result<Option<(GrantId, Option<ConnectionId>)>, Refused> {
         if !self.is_still_known(&claims.client_id).await? {
             return Err(taken_back());
         }
@@ -186,7 +201,7 @@ impl Issuer {
         };
         let id: GrantId = grant.parse().map_err(|_| taken_back())?;
         match self.load_grant(&id).await? {
-            Some(stored) if stored.value.has_live(&claims.jti, now) => Ok(Some(id)),
+            Some(stored) if stored.value.has_live(&claims.jti, now) => Ok(Some((id, stored.value.connection))),
             _ => Err(taken_back()),
         }
     }
@@ -221,7 +236,7 @@ mod tests {
             expires_at: Timestamp::MAX,
             username: None,
         };
-        VerifiedToken { claims, grant: None, description: Bytes::new() }
+        VerifiedToken { claims, grant: None, connection: None, description: Bytes::new() }
     }
 
     #[test]

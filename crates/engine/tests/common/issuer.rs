@@ -48,6 +48,7 @@ pub fn settings() -> IssuerSettings {
         signing_secret: None,
         introspectors: BTreeSet::new(),
         needs_upstream: false,
+        upstreams: Vec::new(),
     };
     IssuerSettings {
         url: IssuerUrl::parse(ISSUER).unwrap(),

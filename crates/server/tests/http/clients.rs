@@ -34,6 +34,7 @@ pub(crate) async fn issuing() -> TestApp {
         signing_secret: None,
         introspectors: [ClientId::new("configured").unwrap()].into(),
         needs_upstream: false,
+        upstreams: Vec::new(),
     };
     let configured = ConfigClient {
         id: ClientId::new("configured").unwrap(),

@@ -21,7 +21,7 @@ impl Issuer {
     ) -> Result<Secret, Error> {
         self.check_form(id, browser, csrf)?;
         let interaction = self.open_here(id).await?;
-        if !self.settings.upstreams.contains(&Upstream::LocalAdministrator) {
+        if !self.settings.upstreams_of(&interaction.resource).contains(&Upstream::LocalAdministrator) {
             return Err(Error::Forbidden("nobody signs in here with a key: `[[issuer.upstream]]` says where".into()));
         }
         let may = |key: &ApiKey| key.role == Role::Admin && key.allows_tenant(&Tenant::default_tenant());

@@ -75,6 +75,7 @@ pub(crate) fn resource(url: &str, scopes: &str) -> ProtectedResource {
         signing_secret: None,
         introspectors: BTreeSet::from(["gate".parse().unwrap()]),
         needs_upstream: false,
+        upstreams: Vec::new(),
     }
 }
 
