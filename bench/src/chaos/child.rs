@@ -109,6 +109,7 @@ async fn start(arguments: &Arguments) -> anyhow::Result<Engine> {
         counter: None,
         barrier: Barrier::new(&RootKey::parse(SEALING_KEY)?, &[], entropy.clone()),
         transport: Arc::new(HoldingTransport { inner: Arc::new(transport), hold }),
+        outbound: None,
         pacer: Some(pacer),
         catalogue: Catalogue::with(vec![parse_provider_toml("fake", &provider)?])?,
         journal_dir: Some(arguments.data_dir.join("journal")),

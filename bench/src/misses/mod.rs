@@ -125,6 +125,7 @@ async fn start(store: Arc<dyn Store>) -> anyhow::Result<Engine> {
         counter: None,
         barrier: Barrier::new(&RootKey::parse(SEALING_KEY)?, &[], entropy.clone()),
         transport: Arc::new(transport),
+        outbound: None,
         pacer: Some(pacer),
         catalogue: Catalogue::builtin(),
         journal_dir: None,

@@ -28,6 +28,7 @@ async fn engine() -> Engine {
         counter: None,
         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
         transport: Arc::new(transport),
+        outbound: None,
         pacer: Some(pacer),
         catalogue: Catalogue::builtin(),
         journal_dir: None,

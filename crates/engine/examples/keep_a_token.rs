@@ -39,6 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         counter: None,
         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
         transport: Arc::new(transport),
+        outbound: None,
         pacer: Some(pacer),
         catalogue: Catalogue::with(vec![about])?,
         journal_dir: None,

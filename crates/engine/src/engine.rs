@@ -9,8 +9,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
 use tokenkeep_core::{
-    InstanceId,
+    ConnectionId, InstanceId,
     ports::{Bus, Clock, Counter, Entropy, SharedCache, Store, Transport},
 };
 use tokio::task::JoinHandle;
@@ -33,10 +36,11 @@ use crate::{
     keys::Keys,
     l2::{self, L2},
     metrics::Metrics,
+    proxy::Proxy,
     records::Records,
     shared::Shared,
     stats::Stats,
-    transport::Pacer,
+    transport::{BodyError, Outbound, OutboundBody, Pacer},
     upkeep::{Cleaned, Upkeep, landed},
 };
 
@@ -55,6 +59,8 @@ pub struct Parts {
     pub barrier: Barrier,
     /// How providers are reached.
     pub transport: Arc<dyn Transport>,
+    /// How calls to providers' APIs go out; without it, none do.
+    pub outbound: Option<Outbound>,
     /// The transport's pacer, if it has one: told when a provider asks us to wait.
     pub pacer: Option<Arc<Pacer>>,
     /// Which providers there are.
@@ -101,6 +107,7 @@ pub struct Engine {
     keys: Keys,
     connect: Connect,
     issuer: Option<Issuer>,
+    proxy: Proxy,
     upkeep: Upkeep,
     ending: Arc<AtomicBool>,
     tasks: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
@@ -119,6 +126,7 @@ impl Engine {
             counter,
             barrier,
             transport,
+            outbound,
             pacer,
             catalogue,
             journal_dir,
@@ -164,6 +172,7 @@ impl Engine {
             clock,
             entropy,
             transport,
+            outbound,
             pacer,
             catalogue,
             metrics,
@@ -182,6 +191,7 @@ impl Engine {
             .issuer
             .clone()
             .map(|told| Issuer::new(shared.clone(), connections.clone(), connect.clone(), keys.clone(), told));
+        let proxy = Proxy::new(connections.clone());
         let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone(), connect: connect.clone() };
         let heir =
             journal_dir.map(|dir| Arc::new(Heir::new(dir, barrier.clone(), shared.clone(), connections.clone())));
@@ -194,6 +204,7 @@ impl Engine {
             keys,
             connect,
             issuer,
+            proxy,
             upkeep: upkeep.clone(),
             ending: Arc::default(),
             tasks: Arc::default(),
@@ -281,6 +292,26 @@ impl Engine {
     /// The use cases of issuing, where this installation is an authorization server.
     pub fn issuer(&self) -> Option<&Issuer> {
         self.issuer.as_ref()
+    }
+
+    /// Calls to providers' APIs.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// Calls the API of the connection's provider with a fresh token: [`Proxy::call`].
+    pub async fn request<B>(
+        &self,
+        caller: &Caller,
+        id: &ConnectionId,
+        request: http::Request<B>,
+    ) -> Result<http::Response<OutboundBody>, Error>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let request = request.map(|body| OutboundBody::new(body.map_err(Into::into)));
+        self.proxy.call(caller, id, request).await
     }
 
     /// Which providers there are.

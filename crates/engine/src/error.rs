@@ -81,6 +81,15 @@ pub enum Error {
         /// The OAuth error code.
         code: String,
     },
+    /// It is not known where the API of this integration is.
+    #[error("no API host of `{0}` is known; name them in its `api_hosts`")]
+    NoApiHost(IntegrationId),
+    /// The request is for another host than the integration's.
+    #[error("this is no API host of `{0}`; a token goes to those only")]
+    ApiHostNotAllowed(IntegrationId),
+    /// The request's path may mean something else to whoever reads it next.
+    #[error("the path {0}")]
+    InvalidPath(&'static str),
     /// The provider does not answer, or not sensibly, and the access token is dead.
     #[error("`{integration}` cannot be refreshed at present: {detail}")]
     ProviderUnavailable {
@@ -200,6 +209,9 @@ impl Error {
             Error::IntegrationMissing(_) => "integration_missing",
             Error::IntegrationRejected { .. } => "integration_rejected",
             Error::ProviderRejected { .. } => "provider_rejected",
+            Error::NoApiHost(_) => "no_api_host",
+            Error::ApiHostNotAllowed(_) => "api_host_not_allowed",
+            Error::InvalidPath(_) => "invalid_path",
             Error::ProviderUnavailable { .. } => "provider_unavailable",
             Error::Unresolved { .. } => "unresolved",
             Error::StoreUnavailable { .. } => "store_unavailable",
@@ -214,9 +226,10 @@ impl Error {
     pub fn blame(&self) -> Blame {
         match self {
             Error::ReauthRequired { .. } => Blame::User,
-            Error::IntegrationMissing(_) | Error::IntegrationRejected { .. } | Error::Unreadable { .. } => {
-                Blame::Operator
-            }
+            Error::IntegrationMissing(_)
+            | Error::NoApiHost(_)
+            | Error::IntegrationRejected { .. }
+            | Error::Unreadable { .. } => Blame::Operator,
             Error::ProviderRejected { .. } | Error::ProviderUnavailable { .. } => Blame::Provider,
             Error::Unresolved { .. } | Error::StoreUnavailable { .. } => Blame::Us,
             _ => Blame::Caller,

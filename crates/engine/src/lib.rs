@@ -7,7 +7,7 @@
 //! ```
 //! # use std::{sync::Arc, time::Duration};
 //! # use tokenkeep_engine::{Caller, Engine, Given, Parts, PutMode, PutTokens, Settings, barrier::{Barrier, RootKey}};
-//! # use tokenkeep_engine::{catalogue::Catalogue, system::{SystemClock, SystemEntropy}, transport::{HyperTransport, Pacer, Pacing, TransportOptions}};
+//! # use tokenkeep_engine::{catalogue::Catalogue, system::{SystemClock, SystemEntropy}, transport::{HyperTransport, Outbound, Pacer, Pacing, TransportOptions}};
 //! # use tokenkeep_store::Memory;
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,6 +22,7 @@
 //!         counter: None,
 //!         barrier: Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()),
 //!         transport: Arc::new(HyperTransport::new(clock.clone(), pacer.clone(), &TransportOptions::default())?),
+//!         outbound: Some(Outbound::new(clock.clone(), &TransportOptions::default())?),
 //!         pacer: Some(pacer),
 //!         catalogue: Catalogue::builtin(),
 //!         journal_dir: None,
@@ -69,6 +70,7 @@ mod kept;
 mod keys;
 mod l2;
 pub mod metrics;
+pub mod proxy;
 pub mod records;
 mod shared;
 mod stats;

@@ -20,7 +20,7 @@ use crate::{
     l2::L2,
     metrics::Metrics,
     records::Records,
-    transport::Pacer,
+    transport::{Outbound, Pacer},
 };
 
 /// The world as the engine sees it, and what it was told to be.
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) outbound: Option<Outbound>,
     pub(crate) pacer: Option<Arc<Pacer>>,
     pub(crate) catalogue: Catalogue,
     pub(crate) metrics: Arc<Metrics>,

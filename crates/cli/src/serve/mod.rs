@@ -22,7 +22,7 @@ use tokenkeep_engine::{
     Engine, Parts, Process, Settings,
     barrier::Barrier,
     system::{SystemClock, SystemEntropy},
-    transport::{HyperTransport, Pace, Pacer, Pacing, TransportOptions},
+    transport::{HyperTransport, Outbound, Pace, Pacer, Pacing, TransportOptions},
 };
 use tokenkeep_server::{AppState, Limits, Listener};
 use tokio::sync::watch;
@@ -91,6 +91,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     };
     let transport = HyperTransport::new(clock.clone(), pacer.clone(), &options)
         .context("`transport.extra_ca_file` cannot be used")?;
+    let outbound = Outbound::new(clock.clone(), &options).context("`transport.extra_ca_file` cannot be used")?;
     let host = host_name();
     // Nobody can reach "every address of this machine" by that name.
     let address =
@@ -104,6 +105,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
         counter,
         barrier: Barrier::new(&keys.active, &keys.retired, entropy.clone()),
         transport: Arc::new(transport),
+        outbound: Some(outbound),
         pacer: Some(pacer),
         catalogue: config.catalogue.clone(),
         journal_dir: Some(dir.journal()),

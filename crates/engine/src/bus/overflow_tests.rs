@@ -36,6 +36,7 @@ async fn engine(seed: u64, store: &Arc<Memory>, bus: MemoryBus, clock: &Arc<Manu
         counter: None,
         barrier: Barrier::new(&root, &[], entropy.clone()),
         transport: Arc::new(transport),
+        outbound: None,
         pacer: Some(pacer),
         catalogue: Catalogue::with(vec![provider.unwrap()]).unwrap(),
         journal_dir: None,

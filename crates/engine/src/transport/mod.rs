@@ -1,7 +1,11 @@
 //! How HTTP reaches a provider: the one implementation of the [`Transport`] port, and the only place that opens
 //! sockets towards providers.
 //!
-//! It is built on hyper's connection API instead of a pooling client, because a refresh token must be spent at most
+//! There are two ways out. [`HyperTransport`] is for what is tokenkeep's own: a token endpoint, an issuer's metadata.
+//! [`Outbound`] is for what is somebody else's: calls that go through to a provider's API, on connections that are
+//! kept, with bodies that stream. They share the dialling, the trust and the rules of who may be spoken to.
+//!
+//! The first is built on hyper's connection API instead of a pooling client, because a refresh token must be spent at most
 //! once: every request has a connection of its own, no redirect is followed, nothing is retried, and the moment of
 //! the first byte is guarded (`first_byte`). Everything slow comes before that moment: the pacing permit
 //! ([`Pacer`]), the name lookup and TCP (`dial`), TLS (`tls`). What follows is one `exchange`.
@@ -32,6 +36,7 @@
 mod dial;
 mod exchange;
 mod first_byte;
+mod outbound;
 mod pace;
 mod public;
 mod tls;
@@ -42,7 +47,10 @@ use tokenkeep_core::{
     Boot,
     ports::{BoxFuture, Clock, Connected, Endpoint, Peers, Reply, Request, SendError, Transport, TransportError},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
 use url::{Host, Origin, Url};
 
@@ -51,6 +59,7 @@ use self::{
     tls::Tls,
 };
 pub use self::{
+    outbound::{BodyError, Outbound, OutboundBody, OutboundError, empty_body},
     pace::{Pace, Pacer, Pacing, Permit, Quiet},
     tls::ExtraCaError,
 };
@@ -77,8 +86,7 @@ impl Default for TransportOptions {
 pub struct HyperTransport {
     clock: Arc<dyn Clock>,
     pacer: Arc<Pacer>,
-    tls: Tls,
-    allow_plain_http: bool,
+    dialer: Dialer,
     reply_within: Duration,
 }
 
@@ -92,13 +100,12 @@ impl HyperTransport {
     /// Reads the machine's trusted certificates and the extra ones. A machine without any is no error here: plain
     /// connections to itself still work, and every other one says why it does not.
     pub fn new(clock: Arc<dyn Clock>, pacer: Arc<Pacer>, options: &TransportOptions) -> Result<Self, ExtraCaError> {
-        let tls = Tls::new(Arc::clone(&clock), options.extra_ca_file.as_deref())?;
-        let TransportOptions { allow_plain_http, reply_within, .. } = *options;
-        Ok(Self { clock, pacer, tls, allow_plain_http, reply_within })
+        let dialer = Dialer::new(Arc::clone(&clock), options)?;
+        Ok(Self { clock, pacer, dialer, reply_within: options.reply_within })
     }
 
     async fn open(&self, endpoint: &Endpoint) -> Result<Box<dyn Connected>, TransportError> {
-        let target = Target::of(&endpoint.url, endpoint.peers, self.allow_plain_http)?;
+        let target = self.dialer.target(&endpoint.url, endpoint.peers)?;
         let unreachable = |reason: String| TransportError::Unreachable { host: target.host.to_string(), reason };
         let permit = match endpoint.peers {
             Peers::Any => self.pacer.enter(&endpoint.url, endpoint.timeout).await,
@@ -109,7 +116,7 @@ impl HyperTransport {
         let guard = Arc::new(FirstByte::new(Arc::clone(&self.clock)));
         let stream = tokio::select! {
             biased;
-            stream = self.reach(&target, &guard) => stream.map_err(unreachable)?,
+            stream = self.dialer.reach(&target, |tcp| Wire::new(tcp, Arc::clone(&guard))) => stream.map_err(unreachable)?,
             () = self.clock.sleep(endpoint.timeout) => {
                 return Err(unreachable(format!("no connection within {} s", endpoint.timeout.as_secs_f64())));
             }
@@ -123,14 +130,42 @@ impl HyperTransport {
             permit,
         }))
     }
+}
 
-    /// Name lookup, TCP, TLS.
-    async fn reach(&self, target: &Target, guard: &Arc<FirstByte>) -> Result<Box<dyn Stream>, String> {
+impl Transport for HyperTransport {
+    fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Box<dyn Connected>, TransportError>> {
+        Box::pin(self.open(endpoint))
+    }
+}
+
+/// Opens connections, to whom that is allowed.
+struct Dialer {
+    clock: Arc<dyn Clock>,
+    tls: Tls,
+    allow_plain_http: bool,
+}
+
+impl Dialer {
+    fn new(clock: Arc<dyn Clock>, options: &TransportOptions) -> Result<Self, ExtraCaError> {
+        let tls = Tls::new(Arc::clone(&clock), options.extra_ca_file.as_deref())?;
+        Ok(Self { clock, tls, allow_plain_http: options.allow_plain_http })
+    }
+
+    fn target(&self, url: &Url, peers: Peers) -> Result<Target, TransportError> {
+        Target::of(url, peers, self.allow_plain_http)
+    }
+
+    /// Name lookup, TCP, TLS; `wire` is put around the TCP connection, below TLS.
+    async fn reach<S: Stream + 'static>(
+        &self,
+        target: &Target,
+        wire: impl FnOnce(TcpStream) -> S,
+    ) -> Result<Box<dyn Stream>, String> {
         let addresses = dial::resolve(&target.host, target.port).await?;
         let allowed = addresses.into_iter().filter(|address| target.allows(address.ip()));
         let tcp = dial::connect(allowed.collect(), self.clock.as_ref()).await?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-        let wire = Wire::new(tcp, Arc::clone(guard));
+        let wire = wire(tcp);
         if !target.tls {
             return Ok(Box::new(wire));
         }
@@ -138,12 +173,6 @@ impl HyperTransport {
         let name = tls::server_name(&target.host)?;
         let stream = connector.connect(name, wire).await.map_err(|error| format!("TLS: {error}"))?;
         Ok(Box::new(stream))
-    }
-}
-
-impl Transport for HyperTransport {
-    fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Box<dyn Connected>, TransportError>> {
-        Box::pin(self.open(endpoint))
     }
 }
 

@@ -28,7 +28,7 @@ use tokenkeep_engine::{
     catalogue::{Catalogue, parse_provider_toml},
     issuer::IssuerSettings,
     journal::adopt,
-    transport::{HyperTransport, Pacer, Pacing, TransportOptions},
+    transport::{HyperTransport, Outbound, Pacer, Pacing, TransportOptions},
 };
 use tokenkeep_store::Memory;
 use tokenkeep_testkit::{Config, FakeProvider, ManualClock, MemoryBus, MemoryCache, SeededEntropy};
@@ -110,6 +110,7 @@ impl World {
             counter: self.counter.clone(),
             barrier: barrier(seed),
             transport: Arc::new(transport),
+            outbound: Some(Outbound::new(self.clock.clone(), &self.transport).unwrap()),
             pacer: Some(pacer),
             catalogue: Catalogue::with([vec![self.catalogue_entry()], self.providers.clone()].concat()).unwrap(),
             journal_dir,

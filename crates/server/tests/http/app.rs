@@ -22,7 +22,7 @@ use tokenkeep_engine::{
     catalogue::{Catalogue, parse_provider_toml},
     records::Records,
     system::SystemEntropy,
-    transport::{HyperTransport, Pacer, Pacing, TransportOptions},
+    transport::{HyperTransport, Outbound, Pacer, Pacing, TransportOptions},
 };
 use tokenkeep_server::{AppState, Door, FastLane, Settings as HttpSettings};
 use tokenkeep_store::{
@@ -78,6 +78,7 @@ impl TestApp {
         let barrier = || Barrier::new(&root, &[], entropy.clone());
         let pacer = Arc::new(Pacer::new(shared_clock.clone(), Pacing::default()));
         let transport = HyperTransport::new(shared_clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
+        let outbound = Outbound::new(shared_clock.clone(), &TransportOptions::default()).unwrap();
         let mut settings = Settings::new("http://localhost:7420".parse().unwrap());
         settings.return_to_origins = vec!["https://app.example.com".to_owned()];
         change(&mut settings);
@@ -88,6 +89,7 @@ impl TestApp {
             counter: None,
             barrier: barrier(),
             transport: Arc::new(transport),
+            outbound: Some(outbound),
             pacer: Some(pacer),
             catalogue,
             journal_dir: None,
