@@ -4,7 +4,7 @@
 //! `n` of a grant is `{grant}.{n}.{HMAC(seed, n)}`, so the grant recognises every genuine token it ever handed out, can
 //! make a successor again that got lost on its way, and is not moved by a forged one. Number 0 is the authorization code.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -49,6 +49,8 @@ pub struct Grant {
     pub resource: Resource,
     /// The tokens of the provider that the subject signed in with.
     pub connection: Option<ConnectionId>,
+    /// The clients that the subject allowed to have the tokens of `connection` (RFC 8693), and to use its account there.
+    pub exchangers: BTreeSet<ClientId>,
     /// What codes and refresh tokens are made from.
     pub seed: GrantSeed,
     /// When it was given.

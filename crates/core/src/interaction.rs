@@ -2,7 +2,7 @@
 //!
 //! Every step consumes the interaction and gives the next, and the caller writes it back by compare-and-swap.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use tokenkeep_oauth::{
@@ -30,6 +30,8 @@ pub struct Interaction {
     pub scope: ScopeSet,
     /// Where that may be used.
     pub resource: Resource,
+    /// The clients that may then have the user's tokens at the provider (RFC 8693): the page says so.
+    pub exchangers: BTreeSet<ClientId>,
     /// What the code will be bound to.
     pub challenge: CodeChallenge,
     /// When it was made.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -40,6 +40,7 @@ fn coded() -> Grant {
         scope: ScopeSet::parse("read write").unwrap(),
         resource: Resource::parse("https://mcp.example.com/mcp").unwrap(),
         connection: None,
+        exchangers: BTreeSet::new(),
         seed: GrantSeed::new([9; 32]),
         created_at: NOW,
         stage: GrantStage::Coded(Code {

@@ -25,6 +25,8 @@ struct Grant {
     scope: String,
     resource: String,
     connection: Option<String>,
+    #[serde(default)]
+    exchange: Vec<String>,
     status: String,
     revoked_reason: Option<String>,
     created_at: Option<Timestamp>,
@@ -133,6 +135,7 @@ fn words(grant: Grant) -> Result<()> {
         ("scope", grant.scope),
         ("resource", grant.resource),
         ("connection", or_none(grant.connection)),
+        ("exchanged by", or_none(Some(grant.exchange.join(", ")).filter(|clients| !clients.is_empty()))),
         ("status", status),
         ("made", relative(grant.created_at)),
         ("ends", relative(grant.expires_at)),

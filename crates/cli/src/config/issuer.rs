@@ -74,6 +74,10 @@ section! {
         signing_secret_file: Option<PathBuf> = None, Text "\"/run/secrets/mcp-signing-secret\"";
         /// The ids of clients that speak for it: they may introspect its tokens.
         introspectors: Vec<String> = Vec::new(), List "[\"mcp-server\"]";
+        /// The ids of clients that speak for it and may exchange its users' access tokens for those of the provider
+        /// (RFC 8693), each with a secret or a key and the grant type `urn:ietf:params:oauth:grant-type:token-exchange`.
+        /// Users are asked.
+        exchange: Vec<String> = Vec::new(), List "[\"mcp-server\"]";
         /// Whether its tokens end when the user's connection at the provider does.
         needs_upstream: bool = false, Flag "false";
     }

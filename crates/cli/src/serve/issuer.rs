@@ -263,14 +263,15 @@ fn resource(from: &IssuerResource, issuer: &Issuer) -> Result<ProtectedResource>
         (_, Some(_)) => bail!("`signing_secret` goes with `algorithm = \"HS256\"`"),
     }
     let resource = Resource::parse(required("url", from.url.as_ref())?).context("`url`")?;
-    let ids = from.introspectors.iter().map(|id| ClientId::new(id));
+    let ids = |from: &[String]| from.iter().map(|id| ClientId::new(id)).collect::<Result<BTreeSet<_>, _>>();
     Ok(ProtectedResource {
         resource,
         name: from.name.clone(),
         scopes: scopes(&from.scopes)?,
         algorithm: own,
         signing_secret,
-        introspectors: ids.collect::<Result<_, _>>().context("`introspectors`")?,
+        introspectors: ids(&from.introspectors).context("`introspectors`")?,
+        exchangers: ids(&from.exchange).context("`exchange`")?,
         needs_upstream: from.needs_upstream,
         upstreams: Vec::new(),
     })
@@ -384,6 +385,11 @@ fn check_clients(clients: &[ConfigClient], resources: &[ProtectedResource]) -> R
             bail!("the client {} is there twice", client.id);
         }
         let introspects = resources.iter().any(|resource| resource.introspectors.contains(&client.id));
+        let exchanges = resources.iter().any(|resource| resource.exchangers.contains(&client.id));
+        if exchanges && !client.metadata.allows(GrantType::TokenExchange) {
+            let word = GrantType::TokenExchange.as_str();
+            bail!("{} is to exchange tokens and may not: `{word}` must be one of its `grant_types`", client.id);
+        }
         if introspects && client.metadata.token_endpoint_auth_method == AuthMethod::None {
             bail!("{} is to introspect tokens and proves nothing: it needs a secret or a key", client.id);
         }

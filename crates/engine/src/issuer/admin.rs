@@ -1,6 +1,6 @@
 //! What an operator sees of grants, and how they are ended; counts; clean-up.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -100,9 +100,12 @@ pub struct GrantView {
     pub resource: Resource,
     /// The tokens of the provider that go with it.
     pub connection: Option<ConnectionId>,
+    /// The clients that may have those.
+    pub exchangers: BTreeSet<ClientId>,
     /// How it stands.
     pub status: GrantStatus,
-    /// Why it was ended, where it was: `asked`, `code_replayed`, `refresh_token_replayed`, `upstream_ended`.
+    /// Why it was ended, where it was: `asked`, `code_replayed`, `refresh_token_replayed`, `upstream_ended`,
+    /// `not_admitted`.
     pub revoked_reason: Option<&'static str>,
     /// When it was given.
     pub created_at: Timestamp,
@@ -138,6 +141,7 @@ impl GrantView {
             scope: grant.scope.clone(),
             resource: grant.resource.clone(),
             connection: grant.connection.clone(),
+            exchangers: grant.exchangers.clone(),
             status,
             revoked_reason: match grant.stage {
                 GrantStage::Revoked { reason, .. } => Some(reason.as_str()),

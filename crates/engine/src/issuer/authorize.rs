@@ -96,6 +96,7 @@ impl Issuer {
     ) -> Result<Authorization, Error> {
         let now = self.shared.now().wall;
         let id = InteractionId(self.shared.ulid());
+        let exchangers = self.settings.resource(&asked.resource).map(|known| known.exchangers.clone());
         let interaction = Interaction {
             id,
             client: client.id.clone(),
@@ -103,6 +104,7 @@ impl Issuer {
             state: state.map(str::to_owned),
             scope: asked.scope,
             resource: asked.resource,
+            exchangers: exchangers.unwrap_or_default(),
             challenge: asked.ask.challenge,
             created_at: now,
             expires_at: after(now, INTERACTION_LIFE),

@@ -1,6 +1,8 @@
 //! Pending authorizations: each is one record, and every step of it one compare-and-swap. Where an application brings
 //! its own pages, it looks at them and answers them here.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
@@ -49,6 +51,8 @@ pub struct InteractionView {
     pub resource: Resource,
     /// What that is called.
     pub resource_name: Option<String>,
+    /// The clients that ask to use the user's account at the provider, and to have its tokens.
+    pub exchangers: BTreeSet<ClientId>,
     /// How far it got.
     pub status: InteractionStatus,
     /// When it was made.
@@ -95,6 +99,8 @@ pub struct Accept {
     pub scope: Option<ScopeSet>,
     /// The tokens at a provider that go with it.
     pub connection: Option<ConnectionId>,
+    /// Those of [`InteractionView::exchangers`] that were allowed to have them.
+    pub exchangers: BTreeSet<ClientId>,
 }
 
 /// Why an application says no.
@@ -137,6 +143,7 @@ impl Issuer {
             scope: interaction.scope,
             resource_name: self.settings.resource(&interaction.resource).and_then(|known| known.name.clone()),
             resource: interaction.resource,
+            exchangers: interaction.exchangers,
             status,
             created_at: interaction.created_at,
             expires_at: interaction.expires_at,
@@ -148,7 +155,7 @@ impl Issuer {
     pub async fn accept(&self, caller: &Caller, id: &InteractionId, accept: Accept) -> Result<Secret, Error> {
         self.check_answers_are_taken(caller)?;
         let mut interaction = self.open_interaction(id).await?;
-        let Accept { subject, name, email, scope, connection } = accept;
+        let Accept { subject, name, email, scope, connection, exchangers } = accept;
         if let Some(scope) = scope {
             if !scope.is_subset(&interaction.scope) {
                 return Err(Error::invalid("`scope` goes beyond what the client asked for"));
@@ -158,6 +165,13 @@ impl Issuer {
         if [&name, &email].into_iter().flatten().any(|text| !is_sane(text)) {
             return Err(Error::invalid("`name` and `email` are texts of up to 255 printable characters"));
         }
+        if !exchangers.is_subset(&interaction.exchangers) {
+            return Err(Error::invalid("`exchange` names a client that did not ask for it"));
+        }
+        if connection.is_none() && !exchangers.is_empty() {
+            return Err(Error::invalid("`exchange` needs the `connection` whose tokens these clients may have"));
+        }
+        interaction.exchangers = exchangers;
         if let Some(connection) = &connection {
             caller.may_at(Action::AnswerInteractions, &connection.integration, &connection.tenant)?;
             if self.connections.load(connection).await?.is_none() {

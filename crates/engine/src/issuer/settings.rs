@@ -75,6 +75,8 @@ pub struct ProtectedResource {
     pub signing_secret: Option<Secret>,
     /// The clients that speak for it: they may introspect its tokens.
     pub introspectors: BTreeSet<ClientId>,
+    /// Those that speak for it, too, and may exchange its users' tokens for those of the provider (RFC 8693).
+    pub exchangers: BTreeSet<ClientId>,
     /// Whether its users' provider must still stand behind them: where the connection ended, so does the grant.
     pub needs_upstream: bool,
     /// Where its users sign in, the default first; empty = where those of the issuer do.
@@ -104,6 +106,13 @@ pub struct ConfigClient {
     pub secret: Option<Secret>,
     /// The resources it may ask for; `None` = all.
     pub resources: Option<BTreeSet<Resource>>,
+}
+
+impl ProtectedResource {
+    /// Whether `client` speaks for it.
+    pub fn is_spoken_for_by(&self, client: &ClientId) -> bool {
+        self.introspectors.contains(client) || self.exchangers.contains(client)
+    }
 }
 
 impl IssuerSettings {

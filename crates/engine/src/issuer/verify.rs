@@ -1,7 +1,7 @@
 //! Whether an access token counts. What was verified once is remembered by its hash, until it is dead or taken back.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
         Arc, PoisonError, RwLock,
@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
-use tokenkeep_core::{Boot, ConnectionId, GrantId, Now, Voided, grant::Revoked, voided::VoidedId};
+use tokenkeep_core::{Boot, ClientId, ConnectionId, Grant, GrantId, Now, Voided, grant::Revoked, voided::VoidedId};
 use tokenkeep_oauth::{
     Secret,
     issuer::{
@@ -42,6 +42,8 @@ pub struct VerifiedToken {
     pub grant: Option<GrantId>,
     /// What its user signed in with at a provider, if they did at one.
     pub connection: Option<ConnectionId>,
+    /// The clients that its user allowed to have those tokens (RFC 8693).
+    pub exchangers: BTreeSet<ClientId>,
     /// What introspection says of it (RFC 7662 2.2), ready to be sent.
     pub description: Bytes,
 }
@@ -152,10 +154,13 @@ impl Issuer {
         }
         let question = self.verified.tokens.asking(now.boot);
         let claims = self.believed(token, now.wall).await?;
-        let (grant, connection) = self.check_standing(&claims, now.wall).await?.unzip();
+        let (grant, connection, exchangers) = match self.check_standing(&claims, now.wall).await? {
+            Some(grant) => (Some(grant.id), grant.connection, grant.exchangers),
+            None => (None, None, BTreeSet::new()),
+        };
         let reply = IntrospectionReply::access_token(self.settings.url.as_str(), &claims);
         let description = serde_json::to_vec(&reply).map_err(|_| Error::Conflict { what: "access token" })?.into();
-        let verified = Arc::new(VerifiedToken { claims, grant, connection: connection.flatten(), description });
+        let verified = Arc::new(VerifiedToken { claims, grant, connection, exchangers, description });
         self.verified.tokens.insert(&name, verified.clone(), question);
         Ok(verified)
     }
@@ -185,12 +190,8 @@ impl Issuer {
         }
     }
 
-    /// Whether it was taken back; else its grant, if it has one, and what its user signed in with.
-    async fn check_standing(
-        &self,
-        claims: &AccessTokenClaims,
-        now: Timestamp,
-    ) -> Result<Option<(GrantId, Option<ConnectionId>)>, Refused> {
+    /// The grant that it came from, if it has one. Refuses what was taken back.
+    async fn check_standing(&self, claims: &AccessTokenClaims, now: Timestamp) -> Result<Option<Grant>, Refused> {
         if !self.is_still_known(&claims.client_id).await? {
             return Err(taken_back());
         }
@@ -201,7 +202,7 @@ impl Issuer {
         };
         let id: GrantId = grant.parse().map_err(|_| taken_back())?;
         match self.load_grant(&id).await? {
-            Some(stored) if stored.value.has_live(&claims.jti, now) => Ok(Some((id, stored.value.connection))),
+            Some(stored) if stored.value.has_live(&claims.jti, now) => Ok(Some(stored.value)),
             _ => Err(taken_back()),
         }
     }
@@ -236,7 +237,7 @@ mod tests {
             expires_at: Timestamp::MAX,
             username: None,
         };
-        VerifiedToken { claims, grant: None, connection: None, description: Bytes::new() }
+        VerifiedToken { claims, grant: None, connection: None, exchangers: BTreeSet::new(), description: Bytes::new() }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use jiff::Timestamp;
@@ -31,7 +31,8 @@ impl Aggregate for Grant {
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let Grant { id, client, subject, user, scope, resource, connection, seed, created_at, stage, live } = self;
+        let Grant { id, client, subject, user, scope, resource, connection, exchangers, seed, created_at, stage, live } =
+            self;
         let seed = Zeroizing::new(BASE64_STANDARD_NO_PAD.encode(seed.expose()));
         wire::encode(&GrantDto {
             id: *id,
@@ -42,6 +43,7 @@ impl Aggregate for Grant {
             scope: scope.clone(),
             resource: resource.clone(),
             connection: connection.clone(),
+            exchangers: exchangers.clone(),
             seed: Exposed::from(seed.as_str()),
             created_at: *created_at,
             stage: stage.into(),
@@ -61,6 +63,7 @@ impl Aggregate for Grant {
             scope: dto.scope,
             resource: dto.resource,
             connection: dto.connection,
+            exchangers: dto.exchangers,
             seed: GrantSeed::new(seed.as_slice().try_into().map_err(|_| malformed(0))?),
             created_at: dto.created_at,
             stage: dto.stage.try_into()?,
@@ -95,6 +98,8 @@ struct GrantDto<'a> {
     scope: ScopeSet,
     resource: Resource,
     connection: Option<ConnectionId>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    exchangers: BTreeSet<ClientId>,
     #[serde(borrow)]
     seed: Exposed<'a>,
     created_at: Timestamp,

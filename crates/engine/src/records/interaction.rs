@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,19 @@ impl Aggregate for Interaction {
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let Interaction { id, client, redirect_uri, state, scope, resource, challenge, created_at, expires_at, stage } =
-            self;
+        let Interaction {
+            id,
+            client,
+            redirect_uri,
+            state,
+            scope,
+            resource,
+            exchangers,
+            challenge,
+            created_at,
+            expires_at,
+            stage,
+        } = self;
         wire::encode(&InteractionDto {
             id: *id,
             client: client.clone(),
@@ -40,6 +51,7 @@ impl Aggregate for Interaction {
             state: state.as_deref().map(Cow::Borrowed),
             scope: scope.clone(),
             resource: resource.clone(),
+            exchangers: exchangers.clone(),
             challenge: Cow::Borrowed(challenge.as_str()),
             created_at: *created_at,
             expires_at: *expires_at,
@@ -56,6 +68,7 @@ impl Aggregate for Interaction {
             state: dto.state.map(Cow::into_owned),
             scope: dto.scope,
             resource: dto.resource,
+            exchangers: dto.exchangers,
             challenge: CodeChallenge::parse(&dto.challenge).map_err(|_| malformed(0))?,
             created_at: dto.created_at,
             expires_at: dto.expires_at,
@@ -85,6 +98,8 @@ struct InteractionDto<'a> {
     state: Option<Cow<'a, str>>,
     scope: ScopeSet,
     resource: Resource,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    exchangers: BTreeSet<ClientId>,
     challenge: Cow<'a, str>,
     created_at: Timestamp,
     expires_at: Timestamp,

@@ -47,6 +47,7 @@ pub fn settings() -> IssuerSettings {
         algorithm: None,
         signing_secret: None,
         introspectors: BTreeSet::new(),
+        exchangers: BTreeSet::new(),
         needs_upstream: false,
         upstreams: Vec::new(),
     };
@@ -133,6 +134,7 @@ pub async fn granted_by(world: &World, client: &ClientId, subject: &str, seed: u
         scope: ScopeSet::parse("read write").unwrap(),
         resource: Resource::parse(RESOURCE).unwrap(),
         connection: None,
+        exchangers: BTreeSet::new(),
         seed: GrantSeed::new(entropy.bytes32()),
         created_at: now(world),
         stage: GrantStage::Coded(Code {

@@ -35,7 +35,14 @@ async fn key(stage: &Stage, role: Role, tenant: Option<&str>) -> Caller {
 }
 
 fn bob() -> Accept {
-    Accept { subject: "bob".parse().unwrap(), name: Some("Bob".to_owned()), email: None, scope: None, connection: None }
+    Accept {
+        subject: "bob".parse().unwrap(),
+        name: Some("Bob".to_owned()),
+        email: None,
+        scope: None,
+        connection: None,
+        exchangers: [].into(),
+    }
 }
 
 #[tokio::test]
@@ -49,7 +56,7 @@ async fn it_says_who_consented_to_what() {
     store_seeded(&stage.engine, &stage.world, &alice()).await;
     let accept = Accept { scope: ScopeSet::parse("read").ok(), connection: Some(alice()), ..bob() };
     let answer = Answer::read(&stage.issuer().accept(&application, &id, accept).await.unwrap());
-    assert_eq!(stage.token(&answer.code()).await.scope.to_string(), "read");
+    assert_eq!(stage.token(&answer.code()).await.scope.unwrap(), "read");
     assert_eq!(only_grant(&stage).await, ("bob".to_owned(), Some("Bob".to_owned()), None, Some(alice())));
     assert_eq!(stage.issuer().interaction(&application, &id).await.unwrap().status.as_str(), "granted");
 }

@@ -58,11 +58,15 @@ pub enum GrantType {
     RefreshToken,
     /// RFC 6749 4.4.
     ClientCredentials,
+    /// RFC 8693 2.1. Only operators give it: no client claims it for itself.
+    #[serde(rename = "urn:ietf:params:oauth:grant-type:token-exchange")]
+    TokenExchange,
 }
 
 impl GrantType {
     /// Every type.
-    pub const ALL: [Self; 3] = [Self::AuthorizationCode, Self::RefreshToken, Self::ClientCredentials];
+    pub const ALL: [Self; 4] =
+        [Self::AuthorizationCode, Self::RefreshToken, Self::ClientCredentials, Self::TokenExchange];
 
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
@@ -70,6 +74,7 @@ impl GrantType {
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
             Self::ClientCredentials => "client_credentials",
+            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
         }
     }
 
@@ -179,8 +184,12 @@ impl ClientMetadata {
         if self.grant_types.is_empty() {
             return invalid("none of the grant_types is known here");
         }
-        if self.allows(GrantType::ClientCredentials) && self.token_endpoint_auth_method == AuthMethod::None {
+        let proves_nothing = self.token_endpoint_auth_method == AuthMethod::None;
+        if self.allows(GrantType::ClientCredentials) && proves_nothing {
             return invalid("the client_credentials grant needs a client that proves itself");
+        }
+        if self.allows(GrantType::TokenExchange) && proves_nothing {
+            return invalid("the token exchange grant needs a client that proves itself");
         }
         let has_keys = self.jwks.is_some() || self.jwks_uri.is_some();
         if self.jwks.is_some() && self.jwks_uri.is_some() {
@@ -326,7 +335,10 @@ impl Members {
         }
         Ok(match self.list("grant_types")? {
             None => [GrantType::AuthorizationCode].into(),
-            Some(words) => words.into_iter().filter_map(GrantType::parse).collect(),
+            Some(words) => {
+                let claimed = words.into_iter().filter_map(GrantType::parse);
+                claimed.filter(|grant| *grant != GrantType::TokenExchange).collect()
+            }
         })
     }
 

@@ -47,6 +47,8 @@ errors! {
     access_denied = ACCESS_DENIED;
     /// The user must be asked, and must not be.
     interaction_required = INTERACTION_REQUIRED;
+    /// The user was not asked for this, or did not allow it.
+    consent_required = CONSENT_REQUIRED;
     /// The bearer token does not count.
     invalid_token = INVALID_TOKEN;
     /// The bearer token does not go so far.

@@ -142,6 +142,8 @@ pub struct Offer<'a> {
     pub registration: bool,
     /// Whether the address of a document may be a client's id (Client ID Metadata Documents).
     pub client_documents: bool,
+    /// Whether some client may exchange tokens (RFC 8693).
+    pub token_exchange: bool,
     /// What tokens are signed with.
     pub signing: &'a [Algorithm],
 }
@@ -184,6 +186,8 @@ impl ServerMetadata {
     pub fn new(issuer: &Issuer, offer: Offer<'_>) -> Self {
         let methods = AuthMethod::ALL.map(AuthMethod::as_str).to_vec();
         let proving = AuthMethod::ALL.into_iter().filter(|method| *method != AuthMethod::None);
+        let is_offered = |grant: &GrantType| offer.token_exchange || *grant != GrantType::TokenExchange;
+        let grants = GrantType::ALL.into_iter().filter(is_offered);
         let is_public = |algorithm: &&Algorithm| **algorithm != Algorithm::Hs256;
         Self {
             issuer: issuer.as_str().to_owned(),
@@ -196,7 +200,7 @@ impl ServerMetadata {
             scopes_supported: offer.scopes.iter().map(str::to_owned).collect(),
             response_types_supported: ["code"],
             response_modes_supported: ["query"],
-            grant_types_supported: GrantType::ALL.map(GrantType::as_str).to_vec(),
+            grant_types_supported: grants.map(GrantType::as_str).collect(),
             code_challenge_methods_supported: ["S256"],
             token_endpoint_auth_methods_supported: methods.clone(),
             token_endpoint_auth_signing_alg_values_supported: ALGORITHMS.to_vec(),
@@ -285,7 +289,13 @@ mod tests {
     #[test]
     fn our_own_reader_takes_it_under_every_issuer() {
         let scopes = ScopeSet::parse("read write").unwrap();
-        let offer = Offer { scopes: &scopes, registration: true, client_documents: true, signing: &Algorithm::ALL };
+        let offer = Offer {
+            scopes: &scopes,
+            registration: true,
+            client_documents: true,
+            token_exchange: true,
+            signing: &Algorithm::ALL,
+        };
         for issuer in ["https://as.example", "https://as.example/", "https://as.example/a/b", "http://localhost:8080"] {
             let body = document(issuer, offer).to_string();
             let read = discovery::parse_metadata(issuer, StatusCode::OK, body.as_bytes()).unwrap();
@@ -307,7 +317,13 @@ mod tests {
     fn only_what_works_is_advertised() {
         let none = ScopeSet::default();
         let signing = [Algorithm::Es256, Algorithm::Hs256];
-        let offer = Offer { scopes: &none, registration: false, client_documents: false, signing: &signing };
+        let offer = Offer {
+            scopes: &none,
+            registration: false,
+            client_documents: false,
+            token_exchange: false,
+            signing: &signing,
+        };
         let least = document("https://as.example", offer);
         assert_eq!(least.get("registration_endpoint"), None);
         assert_eq!(least.get("scopes_supported"), None);
@@ -327,10 +343,11 @@ mod tests {
             let algorithm = algorithm.as_str().unwrap();
             assert!(algorithm != "none" && !algorithm.starts_with("HS"), "{algorithm}");
         }
-        let offer = Offer { registration: true, client_documents: true, ..offer };
+        let offer = Offer { registration: true, client_documents: true, token_exchange: true, ..offer };
         let most = document("https://as.example", offer);
         assert_eq!(most["registration_endpoint"], "https://as.example/register");
         assert_eq!(most["client_id_metadata_document_supported"], json!(true));
+        assert_eq!(most["grant_types_supported"][3], "urn:ietf:params:oauth:grant-type:token-exchange");
     }
 
     #[test]

@@ -27,3 +27,4 @@ pub mod redirect_uri;
 pub mod resource;
 pub mod scope;
 pub mod token;
+pub mod token_exchange;

@@ -1,6 +1,6 @@
-//! The token endpoint, from its own side (RFC 6749 3.2, 4.1.3, 4.4.2, 5.1, 6, RFC 7521 4.2).
+//! The token endpoint, from its own side (RFC 6749 3.2, 4.1.3, 4.4.2, 5.1, 6, RFC 7521 4.2, RFC 8693 2).
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, header};
@@ -8,12 +8,13 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::{
-    access_token::as_words,
     authorize::{requested_resource, requested_scope},
+    client::GrantType,
     error::OAuthError,
     form::Form,
     resource::Resource,
     scope::ScopeSet,
+    token_exchange::{TokenExchange, parse_token_exchange},
 };
 use crate::{Secret, client_assertion::ASSERTION_TYPE};
 
@@ -140,6 +141,8 @@ pub enum TokenRequest {
         /// RFC 8707.
         resource: Option<Resource>,
     },
+    /// RFC 8693 2.1.
+    TokenExchange(TokenExchange),
 }
 
 /// Reads the grant that a request brings.
@@ -147,36 +150,42 @@ pub fn parse_token_request(form: &Form) -> Result<TokenRequest, OAuthError> {
     let needed = |name: &'static str, missing: &'static str| {
         form.secret(name).cloned().ok_or_else(|| OAuthError::invalid_request(missing))
     };
-    let resource = requested_resource(form)?;
-    match form.get("grant_type") {
-        None => Err(OAuthError::invalid_request("grant_type is missing")),
-        Some("authorization_code") => Ok(TokenRequest::AuthorizationCode {
+    let word = form.get("grant_type").ok_or_else(|| OAuthError::invalid_request("grant_type is missing"))?;
+    let unknown = || OAuthError::unsupported_grant_type("this grant type is not one of this server's");
+    Ok(match GrantType::parse(word).ok_or_else(unknown)? {
+        GrantType::AuthorizationCode => TokenRequest::AuthorizationCode {
             code: needed("code", "code is missing")?,
             redirect_uri: form.get("redirect_uri").map(str::to_owned),
             verifier: form.secret("code_verifier").cloned(),
-            resource,
-        }),
-        Some("refresh_token") => Ok(TokenRequest::RefreshToken {
+            resource: requested_resource(form)?,
+        },
+        GrantType::RefreshToken => TokenRequest::RefreshToken {
             refresh_token: needed("refresh_token", "refresh_token is missing")?,
             scope: requested_scope(form)?,
-            resource,
-        }),
-        Some("client_credentials") => Ok(TokenRequest::ClientCredentials { scope: requested_scope(form)?, resource }),
-        Some(_) => Err(OAuthError::unsupported_grant_type("this grant type is not one of this server's")),
-    }
+            resource: requested_resource(form)?,
+        },
+        GrantType::ClientCredentials => {
+            TokenRequest::ClientCredentials { scope: requested_scope(form)?, resource: requested_resource(form)? }
+        }
+        GrantType::TokenExchange => TokenRequest::TokenExchange(parse_token_exchange(form)?),
+    })
 }
 
-/// What a grant brought (RFC 6749 5.1).
+/// What a grant brought (RFC 6749 5.1, RFC 8693 2.2.1).
 #[derive(Debug)]
 pub struct TokenReply {
     /// The access token.
     pub access_token: Secret,
-    /// How long it lives.
-    pub expires_in: Duration,
+    /// What it is, where another token was exchanged for it.
+    pub issued_token_type: Option<&'static str>,
+    /// How it is used.
+    pub token_type: Cow<'static, str>,
+    /// How long it lives; `None` = it is not known to end.
+    pub expires_in: Option<Duration>,
     /// The refresh token, if there is one.
     pub refresh_token: Option<Secret>,
-    /// What it is good for.
-    pub scope: ScopeSet,
+    /// What it is good for, separated by spaces; `None` = nobody knows.
+    pub scope: Option<String>,
 }
 
 impl TokenReply {
@@ -184,10 +193,11 @@ impl TokenReply {
     pub fn to_json(&self) -> Secret {
         let body = Body {
             access_token: self.access_token.expose_secret(),
-            token_type: "Bearer",
-            expires_in: self.expires_in.as_secs(),
+            issued_token_type: self.issued_token_type,
+            token_type: &self.token_type,
+            expires_in: self.expires_in.map(|life| life.as_secs()),
             refresh_token: self.refresh_token.as_ref().map(ExposeSecret::expose_secret),
-            scope: &self.scope,
+            scope: self.scope.as_deref(),
         };
         serde_json::to_string(&body).expect("it is texts and a number").into()
     }
@@ -196,12 +206,15 @@ impl TokenReply {
 #[derive(Serialize)]
 struct Body<'a> {
     access_token: &'a str,
-    token_type: &'static str,
-    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
+    token_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
-    #[serde(serialize_with = "as_words")]
-    scope: &'a ScopeSet,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
 }
 
 /// A token that somebody asks about (RFC 7662 2.1) or gives back (RFC 7009 2.1). The hint is not needed: tokens tell

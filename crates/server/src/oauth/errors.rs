@@ -5,8 +5,12 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use secrecy::ExposeSecret as _;
 use tokenkeep_engine::{Error, issuer::Refused};
-use tokenkeep_oauth::issuer::{challenge::basic_challenge, error::OAuthError};
+use tokenkeep_oauth::{
+    Secret,
+    issuer::{challenge::basic_challenge, error::OAuthError, token_exchange::build_interaction_required},
+};
 
 use crate::problem;
 
@@ -17,6 +21,7 @@ pub(crate) struct Failure {
     status: StatusCode,
     retry_after: Option<Duration>,
     challenge: Option<HeaderValue>,
+    connect_url: Option<Secret>,
 }
 
 impl Failure {
@@ -43,7 +48,7 @@ impl From<OAuthError> for Failure {
     fn from(error: OAuthError) -> Self {
         let is_about_client = error.code.as_str() == "invalid_client";
         let challenge = is_about_client.then(basic_challenge);
-        Self { status: error.status(), error, retry_after: None, challenge }
+        Self { status: error.status(), error, retry_after: None, challenge, connect_url: None }
     }
 }
 
@@ -55,13 +60,24 @@ impl From<Refused> for Failure {
         if let Refused::Failed(Error::TooMany { retry_after, .. }) = &refused {
             return Self::too_many(*retry_after);
         }
-        Self { retry_after: refused.retry_after(), ..refused.told().into() }
+        let (retry_after, told) = (refused.retry_after(), refused.told());
+        let connect_url = match refused {
+            Refused::InteractionRequired { connect_url } => connect_url,
+            _ => None,
+        };
+        Self { retry_after, connect_url, ..told.into() }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response = json(self.status, self.error.to_json());
+        let body = match &self.connect_url {
+            Some(url) => {
+                Bytes::copy_from_slice(build_interaction_required(&self.error, url).expose_secret().as_bytes())
+            }
+            None => self.error.to_json().into(),
+        };
+        let mut response = json(self.status, body);
         let headers = response.headers_mut();
         if let Some(challenge) = self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, challenge);

@@ -52,6 +52,7 @@ impl Documents {
             scopes: &scopes,
             registration: !matches!(settings.registration, Registration::Off),
             client_documents: true,
+            token_exchange: settings.resources.iter().any(|one| !one.exchangers.is_empty()),
             signing: &signing,
         };
         let described = |known: &ProtectedResource| Described {

@@ -77,7 +77,7 @@ pub(crate) async fn verify(issuing: Issuing, request: Request) -> Result<Respons
             let challenge = challenge(Some(&error));
             Failure::from(error).with_challenge(challenge)
         }
-        failed @ Refused::Failed(_) => failed.into(),
+        other => other.into(),
     })?;
     if let Err(error) = admit(&verified, &guarded.resource, asked.as_ref()) {
         let challenge = challenge(Some(&error));

@@ -33,6 +33,7 @@ pub(crate) async fn issuing() -> TestApp {
         algorithm: None,
         signing_secret: None,
         introspectors: [ClientId::new("configured").unwrap()].into(),
+        exchangers: [].into(),
         needs_upstream: false,
         upstreams: Vec::new(),
     };

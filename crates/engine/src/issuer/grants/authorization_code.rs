@@ -1,6 +1,6 @@
 //! The authorization code grant (RFC 6749 4.1.3, RFC 7636 4.5).
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokenkeep_core::{
     Client, ConnectionId, Grant, GrantId, Interaction, Subject,
@@ -69,6 +69,8 @@ impl Issuer {
         connection: Option<ConnectionId>,
     ) -> Result<(GrantId, Secret), Error> {
         let now = self.shared.now().wall;
+        // Who signed in here has no account elsewhere that anybody could use.
+        let exchangers = if connection.is_some() { interaction.exchangers.clone() } else { BTreeSet::new() };
         let grant = Arc::new(Grant {
             id: GrantId(self.shared.ulid()),
             client: interaction.client.clone(),
@@ -77,6 +79,7 @@ impl Issuer {
             scope: interaction.scope.clone(),
             resource: interaction.resource.clone(),
             connection,
+            exchangers,
             seed: GrantSeed::new(*Zeroizing::new(self.shared.entropy.bytes32())),
             created_at: now,
             stage: GrantStage::Coded(Code {

@@ -1,10 +1,11 @@
-//! What leads to tokens. Each grant has a file of its own, which says who may have what; the token itself is made here,
-//! for all of them.
+//! What leads to tokens. Each grant has a file of its own, which says who may have what; tokens of ours are made here, for
+//! all of them.
 
 mod authorization_code;
 mod client_credentials;
 mod refresh_token;
 mod stored;
+mod token_exchange;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -74,11 +75,15 @@ impl Issuer {
                 check_grant_type(client, GrantType::ClientCredentials)?;
                 (GrantType::ClientCredentials, self.by_client_credentials(client, scope.as_ref(), resource.as_ref())?)
             }
+            TokenRequest::TokenExchange(asked) => {
+                check_grant_type(client, GrantType::TokenExchange)?;
+                return self.by_token_exchange(client, asked).await;
+            }
         };
         self.finish(client, grant_type, allowed).await
     }
 
-    /// The end of every grant.
+    /// The end of every grant that leads to a token of ours.
     async fn finish(&self, client: &Client, grant_type: GrantType, allowed: Allowed) -> Result<TokenReply, Refused> {
         let Allowed { subject, username, scope, resource, birth, refresh_token, grant } = allowed;
         let protected = self.protected(&resource)?;
@@ -99,8 +104,7 @@ impl Issuer {
         let issuer = self.settings.url.as_str();
         let signed = self.with_signer(protected, |key| build_access_token(key, issuer, &claims)).await?;
         let access_token = signed.map_err(|_| Error::Conflict { what: "signing key" })?;
-        self.shared.metrics.issued(grant_type.as_str());
-        self.note_use(client);
+        self.handed_out(client, grant_type);
         match grant {
             Some(grant) => tracing::info!(
                 target: "audit", action = "token_issued", grant_type = grant_type.as_str(), client = %client.id, %grant,
@@ -108,7 +112,20 @@ impl Issuer {
             ),
             None => self.tally.count(&client.id, &claims.audience),
         }
-        Ok(TokenReply { access_token, expires_in: between(issued_at, expires_at), refresh_token, scope: claims.scope })
+        Ok(TokenReply {
+            access_token,
+            issued_token_type: None,
+            token_type: Cow::Borrowed("Bearer"),
+            expires_in: Some(between(issued_at, expires_at)),
+            refresh_token,
+            scope: Some(claims.scope.to_string()),
+        })
+    }
+
+    /// What every grant notes, whoever made the token.
+    fn handed_out(&self, client: &Client, grant_type: GrantType) {
+        self.shared.metrics.issued(grant_type.as_str());
+        self.note_use(client);
     }
 
     /// Names a new access token, one of `grant`'s if it has one. Claims are to the second, so its life is.

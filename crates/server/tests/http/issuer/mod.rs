@@ -74,6 +74,7 @@ pub(crate) fn resource(url: &str, scopes: &str) -> ProtectedResource {
         algorithm: None,
         signing_secret: None,
         introspectors: BTreeSet::from(["gate".parse().unwrap()]),
+        exchangers: BTreeSet::new(),
         needs_upstream: false,
         upstreams: Vec::new(),
     }
@@ -164,6 +165,7 @@ impl IssuerApp {
             scope: ScopeSet::parse(scope).unwrap(),
             resource: Resource::parse(resource).unwrap(),
             connection: None,
+            exchangers: BTreeSet::new(),
             seed: GrantSeed::new([n; 32]),
             created_at: now,
             stage: GrantStage::Coded(Code {
