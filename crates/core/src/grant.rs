@@ -16,7 +16,7 @@ use tokenkeep_oauth::{
 };
 use zeroize::Zeroizing;
 
-use crate::{ClientId, ConnectionId, GrantId, Subject, time::after};
+use crate::{ClientId, ConnectionId, GrantId, Subject, session::Session, time::after};
 
 /// How long an authorization code is good (RFC 6749 4.1.2 allows ten minutes at most).
 pub const CODE_LIFE: Duration = Duration::from_mins(1);
@@ -24,7 +24,7 @@ pub const CODE_LIFE: Duration = Duration::from_mins(1);
 /// For so long after a refresh token was first presented, its predecessor still leads to it.
 pub const OVERLAP: Duration = Duration::from_secs(30);
 
-/// How many access tokens of one grant are live at once. The oldest gives way.
+/// How many access tokens of one grant are live at once. The one that would die first gives way.
 pub const MAX_LIVE: usize = 256;
 
 /// An ended grant is remembered for so long, so that a replay is still recognised.
@@ -59,6 +59,8 @@ pub struct Grant {
     pub stage: GrantStage,
     /// The access tokens that count, oldest first.
     pub live: Vec<LiveToken>,
+    /// What makes it a session, where it is one.
+    pub session: Option<Session>,
 }
 
 /// What is known of who signed in, beside the subject. For people and for rules, never an identity.
@@ -376,11 +378,13 @@ impl Grant {
         }
     }
 
-    /// An access token was made. The oldest gives way if there are too many.
+    /// An access token was made. The one that would die first gives way if there are too many.
     pub fn remember(mut self, token: LiveToken, now: Timestamp) -> Self {
         self.live.retain(|live| now < live.expires_at);
-        if self.live.len() >= MAX_LIVE {
-            self.live.remove(0);
+        if self.live.len() >= MAX_LIVE
+            && let Some((first, _)) = self.live.iter().enumerate().min_by_key(|(_, live)| live.expires_at)
+        {
+            self.live.remove(first);
         }
         self.live.push(token);
         self
@@ -388,7 +392,13 @@ impl Grant {
 
     /// Whether the access token of this `jti` counts.
     pub fn has_live(&self, jti: &str, now: Timestamp) -> bool {
-        matches!(self.stage, GrantStage::Active(_)) && self.live.iter().any(|t| t.jti == jti && now < t.expires_at)
+        self.lives_until(jti, now).is_some()
+    }
+
+    /// When the access token of this `jti` dies, if it counts.
+    pub fn lives_until(&self, jti: &str, now: Timestamp) -> Option<Timestamp> {
+        let live = self.live.iter().find(|token| token.jti == jti && now < token.expires_at)?;
+        matches!(self.stage, GrantStage::Active(_)).then_some(live.expires_at)
     }
 
     /// One access token counts no more; `None` = it did not count before.

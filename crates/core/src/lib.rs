@@ -17,6 +17,7 @@ pub mod interaction;
 pub mod ports;
 pub mod provider;
 pub mod refresh;
+pub mod session;
 pub mod signing_keys;
 pub mod time;
 pub mod voided;

@@ -49,6 +49,7 @@ fn coded() -> Grant {
             expires_at: after(NOW, CODE_LIFE),
         }),
         live: Vec::new(),
+        session: None,
     }
 }
 

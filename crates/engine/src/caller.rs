@@ -64,6 +64,14 @@ impl Caller {
         }
     }
 
+    /// Whether the caller is bound to no provider.
+    pub fn sees_every_integration(&self) -> bool {
+        match self {
+            Caller::Key(key) => key.providers.is_none(),
+            Caller::Local => true,
+        }
+    }
+
     /// Whether everything is within the caller's bounds.
     pub fn is_unbound(&self) -> bool {
         match self {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use tokenkeep_core::{
-    ConnectionId, InstanceId,
+    Action, ConnectionId, InstanceId, Subject, Tenant,
     ports::{Bus, Clock, Counter, Entropy, SharedCache, Store, Transport},
 };
 use tokio::task::JoinHandle;
@@ -30,7 +30,7 @@ use crate::{
     health::{Health, HealthStatus, Part},
     instances::{Instances, Registration, SecondWriter, refuse_second_writer},
     integrations::Integrations,
-    issuer::Issuer,
+    issuer::{Issuer, IssuerSettings},
     journal::{self, AdoptError, Journal, JournalError, Limits},
     kept::KeptReplies,
     keys::Keys,
@@ -38,6 +38,7 @@ use crate::{
     metrics::Metrics,
     proxy::Proxy,
     records::Records,
+    sessions::Sessions,
     shared::Shared,
     stats::Stats,
     transport::{BodyError, Outbound, OutboundBody, Pacer},
@@ -108,6 +109,7 @@ pub struct Engine {
     connect: Connect,
     issuer: Option<Issuer>,
     proxy: Proxy,
+    sessions: Option<Sessions>,
     upkeep: Upkeep,
     ending: Arc<AtomicBool>,
     tasks: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
@@ -186,11 +188,15 @@ impl Engine {
         let connections = Connections::new(shared.clone(), flights, integrations.clone());
         let connect = Connect::new(shared.clone(), connections.clone());
         let keys = Keys::new(shared.clone());
-        let issuer = shared
-            .settings
-            .issuer
-            .clone()
-            .map(|told| Issuer::new(shared.clone(), connections.clone(), connect.clone(), keys.clone(), told));
+        let told = shared.settings.sessions.clone();
+        let own = told.as_ref().map(|told| Arc::new(IssuerSettings::of_sessions(told.issuer.clone())));
+        let granting = shared.settings.issuer.clone().or(own).map(|issuer| {
+            Issuer::new(shared.clone(), connections.clone(), connect.clone(), keys.clone(), issuer, told.clone())
+        });
+        let sessions = told
+            .zip(granting.clone())
+            .map(|(told, issuer)| Sessions::new(shared.clone(), connections.clone(), issuer, told));
+        let issuer = granting.filter(|_| shared.settings.issuer.is_some());
         let proxy = Proxy::new(connections.clone());
         let upkeep = Upkeep { shared: shared.clone(), connections: connections.clone(), connect: connect.clone() };
         let heir =
@@ -205,6 +211,7 @@ impl Engine {
             connect,
             issuer,
             proxy,
+            sessions,
             upkeep: upkeep.clone(),
             ending: Arc::default(),
             tasks: Arc::default(),
@@ -223,7 +230,7 @@ impl Engine {
         if let Err(error) = engine.keys.reload().await {
             tracing::warn!(%error, "the API keys cannot be read yet: none is known");
         }
-        if let Some(issuer) = &engine.issuer {
+        if let Some(issuer) = engine.granting() {
             if let Err(error) = issuer.ensure_keys().await {
                 tracing::warn!(%error, "the signing keys cannot be read yet: nothing is issued");
             }
@@ -248,7 +255,7 @@ impl Engine {
             connections: self.connections.clone(),
             integrations: self.integrations.clone(),
             keys: self.keys.clone(),
-            issuer: self.issuer.clone(),
+            issuer: self.granting().cloned(),
         };
         *self.speaker() = Some(tokio::spawn(bus::speak(line.clone(), shared.clone(), waiting)));
         self.tasks().push(tokio::spawn(bus::listen(line, shared.clone(), ears)));
@@ -312,6 +319,40 @@ impl Engine {
     {
         let request = request.map(|body| OutboundBody::new(body.map_err(Into::into)));
         self.proxy.call(caller, id, request).await
+    }
+
+    /// The use cases of backend sessions, where this installation has them.
+    pub fn sessions(&self) -> Option<&Sessions> {
+        self.sessions.as_ref()
+    }
+
+    /// Whatever makes grants here: the authorization server, or, where there is none, what issues sessions. The latter has
+    /// no clients, and nobody can ask it for anything.
+    pub fn granting(&self) -> Option<&Issuer> {
+        self.issuer.as_ref().or(self.sessions.as_ref().map(Sessions::issuer))
+    }
+
+    /// Forgets a person: every connection of `subject` in `tenant`, and whatever was granted on them, sessions included.
+    /// Answers how many connections there were; that there is nothing at all is [`Error::NotFound`].
+    pub async fn forget(
+        &self,
+        caller: &Caller,
+        tenant: &Tenant,
+        subject: &Subject,
+        revoke: bool,
+    ) -> Result<u64, Error> {
+        caller.may_in(Action::DeleteConnection, tenant)?;
+        let mut ended = 0;
+        if let Some(issuer) = self.granting() {
+            let is_seen = |id: &ConnectionId| id.tenant == *tenant && caller.sees_integration(&id.integration);
+            // What rests on no connection is no provider's, and stands in `_default`.
+            let alone = *tenant == Tenant::default_tenant() && caller.sees_every_integration();
+            ended = issuer.end_grants_of_person(subject, is_seen, alone).await?;
+        }
+        match self.connections.forget(caller, tenant, subject, revoke).await {
+            Err(Error::NotFound { .. }) if ended > 0 => Ok(0),
+            forgotten => forgotten,
+        }
     }
 
     /// Which providers there are.
@@ -405,7 +446,7 @@ impl Engine {
         for task in self.tasks().drain(..) {
             task.abort();
         }
-        if let Some(issuer) = &self.issuer {
+        if let Some(issuer) = self.granting() {
             issuer.say_tally();
         }
         let over = self.shared.clock.sleep(patience);

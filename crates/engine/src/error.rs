@@ -119,6 +119,9 @@ pub enum Error {
         #[source]
         source: Option<StoreError>,
     },
+    /// A session's token does not count, or what it led to is gone. Why is not said: it would help only whoever made it up.
+    #[error("the session is over, or the token is not one of a session")]
+    InvalidSession,
     /// What a client published of itself is of no use.
     #[error("the document of this client cannot be used: {0}")]
     ClientDocument(Cow<'static, str>),
@@ -215,6 +218,7 @@ impl Error {
             Error::ProviderUnavailable { .. } => "provider_unavailable",
             Error::Unresolved { .. } => "unresolved",
             Error::StoreUnavailable { .. } => "store_unavailable",
+            Error::InvalidSession => "invalid_session",
             Error::ClientDocument(_) => "invalid_client_document",
             Error::ClientDocumentUnavailable { .. } => "client_document_unavailable",
             Error::TooMany { .. } => "too_many_requests",

@@ -72,6 +72,7 @@ mod l2;
 pub mod metrics;
 pub mod proxy;
 pub mod records;
+pub mod sessions;
 mod shared;
 mod stats;
 pub mod system;

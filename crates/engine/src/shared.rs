@@ -20,6 +20,7 @@ use crate::{
     l2::L2,
     metrics::Metrics,
     records::Records,
+    sessions::SessionSettings,
     transport::{Outbound, Pacer},
 };
 
@@ -123,6 +124,8 @@ pub struct Settings {
     pub process: Process,
     /// The authorization server; `None` = there is none here.
     pub issuer: Option<Arc<IssuerSettings>>,
+    /// Backend sessions; `None` = there are none here.
+    pub sessions: Option<Arc<SessionSettings>>,
 }
 
 impl Settings {
@@ -141,6 +144,7 @@ impl Settings {
             cleanup_interval: Duration::from_mins(30),
             process: Process::on("localhost"),
             issuer: None,
+            sessions: None,
         }
     }
 }

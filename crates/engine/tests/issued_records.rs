@@ -52,6 +52,7 @@ fn grant(stage: GrantStage) -> Grant {
         created_at: NOW,
         stage,
         live: vec![LiveToken { jti: "j".into(), expires_at: NOW }],
+        session: None,
     }
 }
 

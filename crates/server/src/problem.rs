@@ -99,6 +99,7 @@ fn kind_of(error: &Error) -> Kind {
         Error::ProviderUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The provider does not answer"),
         Error::Unresolved { .. } => (StatusCode::SERVICE_UNAVAILABLE, "A refresh has no outcome yet"),
         Error::StoreUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
+        Error::InvalidSession => (StatusCode::UNAUTHORIZED, "The session is over"),
         Error::ClientDocument(_) => (StatusCode::BAD_REQUEST, "The client's document cannot be used"),
         Error::ClientDocumentUnavailable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "The client's document cannot be fetched")

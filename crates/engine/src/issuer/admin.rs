@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use tokenkeep_core::{
     Action, Client, ClientId, ConnectionId, Grant, GrantId, Interaction, Subject, Tenant,
     grant::{GrantStage, LiveToken, Revoked},
-    ports::{Cursor, Filter, Kind, Query, Scope},
+    ports::{Cursor, Expect, Filter, Kind, Put, Query, Scope},
+    session::session_client,
     time::{after, before},
 };
 use tokenkeep_oauth::issuer::{resource::Resource, scope::ScopeSet};
@@ -16,7 +17,7 @@ use tokenkeep_oauth::issuer::{resource::Resource, scope::ScopeSet};
 use super::Issuer;
 use crate::{
     Caller, Error,
-    records::{Aggregate, Listed, Loaded},
+    records::{Aggregate, Listed, Loaded, Stored},
     upkeep::GRACE,
 };
 
@@ -315,6 +316,55 @@ impl Issuer {
         self.end_grants(self.shared.records.of_client(client), |grant| grant.client == *client).await
     }
 
+    /// Ends what `subject` allowed on connections of theirs that `is_seen`, and, with `alone`, what rests on none;
+    /// answers how many grants that were.
+    pub(crate) async fn end_grants_of_person(
+        &self,
+        subject: &Subject,
+        is_seen: impl Fn(&ConnectionId) -> bool,
+        alone: bool,
+    ) -> Result<u64, Error> {
+        let filter = self.shared.records.of_subject(subject);
+        let is_meant = |grant: &Grant| grant.subject == *subject && grant.connection.as_ref().map_or(alone, &is_seen);
+        self.end_grants(filter, is_meant).await
+    }
+
+    /// Shows every session.
+    pub(crate) async fn each_session(&self, mut show: impl FnMut(Grant)) -> Result<u64, Error> {
+        self.each_of(self.shared.records.of_client(&session_client()), |grant: Grant| {
+            if grant.session.is_some() {
+                show(grant);
+            }
+        })
+        .await
+    }
+
+    /// Forgets dead access tokens of sessions; answers how many.
+    pub(crate) async fn drop_dead_session_tokens(&self, is_seen: impl Fn(&ConnectionId) -> bool) -> Result<u64, Error> {
+        let died_before = before(self.shared.now().wall, GRACE);
+        let (filter, mut cursor, mut dropped) = (self.shared.records.of_client(&session_client()), None, 0);
+        loop {
+            let page = self.page::<Grant>(filter.clone(), PAGE, cursor).await?;
+            for item in page.items {
+                let Ok(Loaded::Live(Stored { value: mut grant, version, .. })) = item.content else { continue };
+                let before = grant.live.len();
+                grant.live.retain(|token| died_before <= token.expires_at);
+                let dead = (before - grant.live.len()) as u64;
+                if dead == 0 || !grant.connection.as_ref().is_some_and(&is_seen) {
+                    continue;
+                }
+                // Somebody else changed it: what is dead goes with the next change, or the next clean-up.
+                if let Put::Committed(_) = self.shared.records.save(&grant, (), Expect::Version(&version)).await? {
+                    dropped += dead;
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(dropped);
+            }
+        }
+    }
+
     async fn end_grants(&self, filter: Filter, is_meant: impl Fn(&Grant) -> bool) -> Result<u64, Error> {
         let mut ended = 0;
         let mut cursor = None;
@@ -409,11 +459,15 @@ impl Issuer {
     }
 
     /// Shows every record of a kind; answers how many cannot be read.
-    async fn each<T: Aggregate>(&self, mut show: impl FnMut(T)) -> Result<u64, Error> {
+    async fn each<T: Aggregate>(&self, show: impl FnMut(T)) -> Result<u64, Error> {
+        self.each_of(Filter::All, show).await
+    }
+
+    async fn each_of<T: Aggregate>(&self, by: Filter, mut show: impl FnMut(T)) -> Result<u64, Error> {
         let mut unreadable = 0;
         let mut cursor = None;
         loop {
-            let page = self.page::<T>(Filter::All, PAGE, cursor).await?;
+            let page = self.page::<T>(by.clone(), PAGE, cursor).await?;
             for item in page.items {
                 match item.content {
                     Ok(Loaded::Live(stored)) => show(stored.value),

@@ -22,7 +22,7 @@ use tokenkeep_oauth::issuer::{
 };
 
 use super::{Issuer, ProtectedResource, Refused};
-use crate::{Caller, Error, bus::Event, error::STORE_RETRY, records::Loaded};
+use crate::{Caller, Error, bus::Event, error::STORE_RETRY, records::Loaded, sessions};
 
 const ATTEMPTS: usize = 8;
 /// Keys are read again this often, should nobody tell of a rotation.
@@ -121,7 +121,8 @@ impl Issuer {
             }
             Some(one) => return Err(Error::invalid(format!("nothing is signed with {} here", one.as_str()))),
         };
-        let life = self.settings.access_token_ttl + MARGIN;
+        let sessions = self.sessions.as_ref().map_or(Duration::ZERO, |_| sessions::MAX_TTL);
+        let life = self.settings.access_token_ttl.max(sessions) + MARGIN;
         self.change_keys(|mut keys, this| {
             for algorithm in &wanted {
                 keys = keys.rotate(this.draw_key(*algorithm)?, life, this.shared.now().wall);
@@ -192,7 +193,7 @@ impl Issuer {
 
     /// What the store holds keys for. Those of HS256 stand in the configuration.
     fn stored_algorithms(&self) -> Vec<Algorithm> {
-        let mut all: Vec<Algorithm> = self.settings.resources.iter().map(|r| self.settings.algorithm_of(r)).collect();
+        let mut all: Vec<Algorithm> = self.resources().map(|r| self.settings.algorithm_of(r)).collect();
         all.sort_unstable();
         all.dedup();
         all.retain(|algorithm| *algorithm != Algorithm::Hs256);
@@ -258,7 +259,7 @@ impl Issuer {
         };
         let mut keys: Vec<ReadyKey> = alive.keys.iter().filter_map(parse).collect();
         let jwks: Vec<_> = keys.iter().filter_map(|ready| ready.key.public_jwk()).collect();
-        keys.extend(self.settings.resources.iter().filter_map(configured));
+        keys.extend(self.resources().filter_map(configured));
         let jwks = Bytes::from(json!({ "keys": jwks }).to_string());
         self.keyring.ring.store(Arc::new(Ring { keys, jwks, read_at }));
     }

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use tokenkeep_core::{Client, ClientId};
 
+pub(crate) use self::grants::{Opening, Reissue, WEBSOCKET, refused};
 pub use self::{
     admin::{GrantFilter, GrantListing, GrantStatus, GrantView, IssuerStats, Purged},
     authorize::{Authorization, AuthorizeRefused},
@@ -45,7 +46,9 @@ pub use self::{
 use self::{
     authenticate::Proven, keyring::Keyring, remembered::Remembered, tally::Tally, turns::Turns, verify::Verified,
 };
-use crate::{bus::Event, connect::Connect, connections::Connections, keys::Keys, shared::Shared};
+use crate::{
+    bus::Event, connect::Connect, connections::Connections, keys::Keys, sessions::SessionSettings, shared::Shared,
+};
 
 /// So many clients are remembered at once; each costs about two KiB.
 const CLIENTS: u64 = 10_000;
@@ -58,6 +61,8 @@ pub struct Issuer {
     connect: Connect,
     keys: Keys,
     settings: Arc<IssuerSettings>,
+    /// What sessions are issued for, where they are.
+    sessions: Option<Arc<SessionSettings>>,
     keyring: Arc<Keyring>,
     clients: Arc<Remembered<ClientId, Arc<Client>, std::hash::RandomState>>,
     configured: Arc<clients::Configured>,
@@ -75,6 +80,7 @@ impl Issuer {
         connect: Connect,
         keys: Keys,
         settings: Arc<IssuerSettings>,
+        sessions: Option<Arc<SessionSettings>>,
     ) -> Self {
         let lease = shared.bus.lease().clone();
         let configured = clients::Configured::new(&settings, shared.records.barrier().hashes(), shared.now().wall);
@@ -92,12 +98,18 @@ impl Issuer {
             connect,
             keys,
             settings,
+            sessions,
         }
     }
 
     /// What it was told to be.
     pub fn settings(&self) -> &IssuerSettings {
         &self.settings
+    }
+
+    /// Everything that access tokens are signed for: what clients may ask for, and what sessions are for.
+    fn resources(&self) -> impl Iterator<Item = &ProtectedResource> {
+        self.settings.resources.iter().chain(self.sessions.as_ref().map(|sessions| &sessions.resource))
     }
 
     /// Another instance did something that concerns us.

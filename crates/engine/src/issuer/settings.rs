@@ -116,6 +116,24 @@ impl ProtectedResource {
 }
 
 impl IssuerSettings {
+    /// Of a server that issues sessions and nothing else: nobody can ask it for tokens.
+    pub(crate) fn of_sessions(url: IssuerUrl) -> Self {
+        Self {
+            url,
+            registration: Registration::Off,
+            document_hosts: BTreeSet::new(),
+            access_token_ttl: Duration::ZERO,
+            refresh_token_ttl: Duration::ZERO,
+            algorithm: Algorithm::Es256,
+            upstreams: Vec::new(),
+            resources: Vec::new(),
+            admitted: Admitted::default(),
+            interaction_url: None,
+            clients: Vec::new(),
+            trusted_proxies: BTreeSet::new(),
+        }
+    }
+
     /// The resource of that identifier, if it is protected here.
     pub fn resource(&self, resource: &Resource) -> Option<&ProtectedResource> {
         self.resources.iter().find(|known| known.resource == *resource)

@@ -13,7 +13,10 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
-use tokenkeep_core::{Boot, ClientId, ConnectionId, Grant, GrantId, Now, Voided, grant::Revoked, voided::VoidedId};
+use tokenkeep_core::{
+    Boot, ClientId, ConnectionId, Grant, GrantId, Incarnation, Now, Voided, grant::Revoked, session::is_session_client,
+    voided::VoidedId,
+};
 use tokenkeep_oauth::{
     Secret,
     issuer::{
@@ -44,6 +47,10 @@ pub struct VerifiedToken {
     pub connection: Option<ConnectionId>,
     /// The clients that its user allowed to have those tokens (RFC 8693).
     pub exchangers: BTreeSet<ClientId>,
+    /// When it is dead: sooner than it says, if a session's token was refreshed.
+    pub counts_until: Timestamp,
+    /// The life of the connection that a session is bound to; `None` = it is no session's token.
+    pub(crate) incarnation: Option<Incarnation>,
     /// What introspection says of it (RFC 7662 2.2), ready to be sent.
     pub description: Bytes,
 }
@@ -135,7 +142,7 @@ impl Verified {
 
     fn get(&self, name: &[u8; 32], now: Now) -> Option<Arc<VerifiedToken>> {
         let (token, seen) = self.tokens.seen(name, now.boot)?;
-        (now.wall < token.claims.expires_at && !self.doubts.shake(&token, seen)).then_some(token)
+        (now.wall < token.counts_until && !self.doubts.shake(&token, seen)).then_some(token)
     }
 }
 
@@ -154,20 +161,25 @@ impl Issuer {
         }
         let question = self.verified.tokens.asking(now.boot);
         let claims = self.believed(token, now.wall).await?;
-        let (grant, connection, exchangers) = match self.check_standing(&claims, now.wall).await? {
-            Some(grant) => (Some(grant.id), grant.connection, grant.exchangers),
-            None => (None, None, BTreeSet::new()),
-        };
+        let Standing { grant, counts_until } = self.check_standing(&claims, now.wall).await?;
         let reply = IntrospectionReply::access_token(self.settings.url.as_str(), &claims);
         let description = serde_json::to_vec(&reply).map_err(|_| Error::Conflict { what: "access token" })?.into();
-        let verified = Arc::new(VerifiedToken { claims, grant, connection, exchangers, description });
+        let verified = Arc::new(VerifiedToken {
+            claims,
+            grant: grant.as_ref().map(|grant| grant.id),
+            incarnation: grant.as_ref().and_then(|grant| grant.session.as_ref()).map(|session| session.incarnation),
+            exchangers: grant.as_ref().map(|grant| grant.exchangers.clone()).unwrap_or_default(),
+            connection: grant.and_then(|grant| grant.connection),
+            counts_until,
+            description,
+        });
         self.verified.tokens.insert(&name, verified.clone(), question);
         Ok(verified)
     }
 
     /// What is written in it, if we wrote it.
     async fn believed(&self, token: &Secret, now: Timestamp) -> Result<AccessTokenClaims, Refused> {
-        let audiences: Vec<Resource> = self.settings.resources.iter().map(|known| known.resource.clone()).collect();
+        let audiences: Vec<Resource> = self.resources().map(|known| known.resource.clone()).collect();
         let expected =
             Expected { issuer: self.settings.url.as_str(), audiences: &audiences, leeway: std::time::Duration::ZERO };
         let parse = || parse_access_token(token, self.ring().trusted(), expected, now);
@@ -190,22 +202,30 @@ impl Issuer {
         }
     }
 
-    /// The grant that it came from, if it has one. Refuses what was taken back.
-    async fn check_standing(&self, claims: &AccessTokenClaims, now: Timestamp) -> Result<Option<Grant>, Refused> {
-        if !self.is_still_known(&claims.client_id).await? {
+    /// Whether it was taken back.
+    async fn check_standing(&self, claims: &AccessTokenClaims, now: Timestamp) -> Result<Standing, Refused> {
+        let is_sessions = self.sessions.is_some() && is_session_client(&claims.client_id);
+        if !is_sessions && !self.is_still_known(&claims.client_id).await? {
             return Err(taken_back());
         }
         let Some((grant, _)) = claims.jti.split_once('.') else {
             let id = VoidedId::access_token(&claims.jti);
             let loaded = self.shared.records.load::<Voided>(&id).await.map_err(Error::reading("revocation"))?;
-            return if matches!(loaded, Loaded::Absent) { Ok(None) } else { Err(taken_back()) };
+            let alone = Standing { grant: None, counts_until: claims.expires_at };
+            return if matches!(loaded, Loaded::Absent) { Ok(alone) } else { Err(taken_back()) };
         };
         let id: GrantId = grant.parse().map_err(|_| taken_back())?;
-        match self.load_grant(&id).await? {
-            Some(stored) if stored.value.has_live(&claims.jti, now) => Ok(Some(stored.value)),
-            _ => Err(taken_back()),
-        }
+        let grant = self.load_grant(&id).await?.ok_or_else(taken_back)?.value;
+        let counts_until = grant.lives_until(&claims.jti, now).ok_or_else(taken_back)?;
+        Ok(Standing { grant: Some(grant), counts_until })
     }
+}
+
+/// What the store says of a token that counts.
+struct Standing {
+    /// The grant that it came from, if it has one.
+    grant: Option<Grant>,
+    counts_until: Timestamp,
 }
 
 fn taken_back() -> Refused {
@@ -236,8 +256,17 @@ mod tests {
             issued_at: Timestamp::UNIX_EPOCH,
             expires_at: Timestamp::MAX,
             username: None,
+            session: None,
         };
-        VerifiedToken { claims, grant: None, connection: None, exchangers: BTreeSet::new(), description: Bytes::new() }
+        VerifiedToken {
+            claims,
+            grant: None,
+            connection: None,
+            exchangers: BTreeSet::new(),
+            counts_until: Timestamp::MAX,
+            incarnation: None,
+            description: Bytes::new(),
+        }
     }
 
     #[test]

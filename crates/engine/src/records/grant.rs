@@ -1,12 +1,13 @@
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokenkeep_core::{
-    ClientId, ConnectionId, Grant, GrantId, Subject, Tenant,
+    ClientId, ConnectionId, Grant, GrantId, Incarnation, Subject, Tenant,
     grant::{Code, Family, GrantSeed, GrantStage, LiveToken, Revoked, User},
     ports::{Kind, LabelName, RecordKey},
+    session::{Session, SessionToken, Successor, Terms},
 };
 use tokenkeep_oauth::issuer::{authorize::CodeChallenge, resource::Resource, scope::ScopeSet};
 use zeroize::Zeroizing;
@@ -31,8 +32,21 @@ impl Aggregate for Grant {
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let Grant { id, client, subject, user, scope, resource, connection, exchangers, seed, created_at, stage, live } =
-            self;
+        let Grant {
+            id,
+            client,
+            subject,
+            user,
+            scope,
+            resource,
+            connection,
+            exchangers,
+            seed,
+            created_at,
+            stage,
+            live,
+            session,
+        } = self;
         let seed = Zeroizing::new(BASE64_STANDARD_NO_PAD.encode(seed.expose()));
         wire::encode(&GrantDto {
             id: *id,
@@ -48,6 +62,7 @@ impl Aggregate for Grant {
             created_at: *created_at,
             stage: stage.into(),
             live: live.iter().map(|token| (Cow::Borrowed(token.jti.as_str()), token.expires_at)).collect(),
+            session: session.as_ref().map(Into::into),
         })
     }
 
@@ -68,6 +83,7 @@ impl Aggregate for Grant {
             created_at: dto.created_at,
             stage: dto.stage.try_into()?,
             live: live.map(|(jti, expires_at)| LiveToken { jti: jti.into_owned(), expires_at }).collect(),
+            session: dto.session.map(Into::into),
         })
     }
 
@@ -105,6 +121,74 @@ struct GrantDto<'a> {
     created_at: Timestamp,
     stage: StageDto<'a>,
     live: Vec<(Cow<'a, str>, Timestamp)>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    session: Option<SessionDto<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionDto<'a> {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    ttl: Option<u64>,
+    coordinated: bool,
+    incarnation: Incarnation,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    successors: Vec<SuccessorDto<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SuccessorDto<'a> {
+    of: Cow<'a, str>,
+    jti: Cow<'a, str>,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    upstream_expires_at: Option<Timestamp>,
+    until: Timestamp,
+}
+
+impl<'a> From<&'a Session> for SessionDto<'a> {
+    fn from(session: &'a Session) -> Self {
+        let successor = |successor: &'a Successor| {
+            let Successor { of, token, until } = successor;
+            let SessionToken { jti, issued_at, expires_at, upstream_expires_at } = token;
+            SuccessorDto {
+                of: Cow::Borrowed(of),
+                jti: Cow::Borrowed(jti),
+                issued_at: *issued_at,
+                expires_at: *expires_at,
+                upstream_expires_at: *upstream_expires_at,
+                until: *until,
+            }
+        };
+        Self {
+            ttl: session.terms.ttl.map(|ttl| ttl.as_secs()),
+            coordinated: session.terms.coordinated,
+            incarnation: session.incarnation,
+            successors: session.successors.iter().map(successor).collect(),
+        }
+    }
+}
+
+impl From<SessionDto<'_>> for Session {
+    fn from(dto: SessionDto<'_>) -> Self {
+        let successor = |dto: SuccessorDto<'_>| Successor {
+            of: dto.of.into_owned(),
+            token: SessionToken {
+                jti: dto.jti.into_owned(),
+                issued_at: dto.issued_at,
+                expires_at: dto.expires_at,
+                upstream_expires_at: dto.upstream_expires_at,
+            },
+            until: dto.until,
+        };
+        Self {
+            terms: Terms { ttl: dto.ttl.map(Duration::from_secs), coordinated: dto.coordinated },
+            incarnation: dto.incarnation,
+            successors: dto.successors.into_iter().map(successor).collect(),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -143,6 +143,7 @@ pub async fn granted_by(world: &World, client: &ClientId, subject: &str, seed: u
             expires_at: after(now(world), CODE_LIFE),
         }),
         live: Vec::new(),
+        session: None,
     };
     let records = Records::new(world.store.clone(), Arc::new(barrier(0)), world.clock.clone(), false);
     assert!(matches!(records.save(&grant, (), Expect::Absent).await.unwrap(), Put::Committed(_)));

@@ -34,7 +34,21 @@ pub struct AccessTokenClaims {
     pub expires_at: Timestamp,
     /// What to call the subject. For people, never an identity.
     pub username: Option<String>,
+    /// What a first-party backend reads of it, where it is a session's.
+    pub session: Option<SessionClaims>,
 }
+
+/// What the access token of a session says beside: the claims `email`, `supa_exp` and, for all of them, `type`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionClaims {
+    /// Where the backend says the subject can be reached.
+    pub email: Option<String>,
+    /// When the provider's access token dies that stands behind it, to the second, as it was known at issue.
+    pub upstream_expires_at: Option<Timestamp>,
+}
+
+/// The claim `type` of a session's access tokens.
+const SESSION_TYPE: &str = "api";
 
 /// The longest token that is read: more than the longest scope needs.
 pub const MAX_LEN: usize = 16 * 1024;
@@ -56,6 +70,12 @@ struct Payload<'a> {
     jti: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supa_exp: Option<i64>,
 }
 
 /// Without the copy that the set's own form would cost.
@@ -65,6 +85,7 @@ pub(super) fn as_words<S: Serializer>(scope: &ScopeSet, serializer: S) -> Result
 
 /// Writes a token and signs it.
 pub fn build_access_token(key: &TokenKey, issuer: &str, claims: &AccessTokenClaims) -> Result<Secret, BadKey> {
+    let session = claims.session.as_ref();
     let payload = Payload {
         iss: issuer,
         sub: &claims.subject,
@@ -75,6 +96,9 @@ pub fn build_access_token(key: &TokenKey, issuer: &str, claims: &AccessTokenClai
         exp: claims.expires_at.as_second(),
         jti: &claims.jti,
         username: claims.username.as_deref(),
+        email: session.and_then(|session| session.email.as_deref()),
+        kind: session.map(|_| SESSION_TYPE),
+        supa_exp: session.and_then(|session| session.upstream_expires_at).map(Timestamp::as_second),
     };
     key.sign(&serde_json::to_vec(&payload).map_err(|_| BadKey)?)
 }
@@ -208,6 +232,10 @@ struct Claims<'p> {
     exp: i64,
     jti: String,
     username: Option<String>,
+    email: Option<String>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'p, str>>,
+    supa_exp: Option<i64>,
 }
 
 /// RFC 7519 4.1.3.
@@ -247,6 +275,12 @@ fn read_claims(
     };
     let audience = expected.audiences.iter().find(is_meant).ok_or(AccessTokenError::Audience)?.clone();
     let scope = ScopeSet::parse(&claims.scope).map_err(|_| AccessTokenError::Malformed)?;
+    let session = match claims.kind.as_deref() {
+        Some(SESSION_TYPE) => {
+            Some(SessionClaims { email: claims.email, upstream_expires_at: claims.supa_exp.map(time).transpose()? })
+        }
+        _ => None,
+    };
     Ok(AccessTokenClaims {
         subject: claims.sub,
         audience,
@@ -256,6 +290,7 @@ fn read_claims(
         issued_at,
         expires_at,
         username: claims.username,
+        session,
     })
 }
 
@@ -291,6 +326,7 @@ mod tests {
             issued_at: at(1_000),
             expires_at: at(4_600),
             username: Some("Zoë \"Z\"".into()),
+            session: None,
         }
     }
 
@@ -346,6 +382,22 @@ mod tests {
             json!({"iss": ISSUER, "sub": "github|42", "aud": "https://b.example/mcp", "client_id": "client_1",
                 "scope": "read write", "iat": 1_000, "exp": 4_600, "jti": "j.1", "username": "Zoë \"Z\""})
         );
+    }
+
+    #[test]
+    fn a_sessions_token_says_more() {
+        let key = key(Algorithm::Es256, 1);
+        let session = SessionClaims { email: Some("zoe@example.com".into()), upstream_expires_at: Some(at(9_000)) };
+        for session in [session, SessionClaims::default()] {
+            let claims = AccessTokenClaims { session: Some(session.clone()), ..claims() };
+            let token = build_access_token(&key, ISSUER, &claims).unwrap();
+            assert_eq!(parse(&token, &[&key], 1_000), Ok(claims));
+            let payload = token.expose_secret().split('.').nth(1).unwrap();
+            let payload: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+            assert_eq!(payload["type"], "api");
+            assert_eq!(payload["email"].as_str(), session.email.as_deref());
+            assert_eq!(payload["supa_exp"].as_i64(), session.upstream_expires_at.map(Timestamp::as_second));
+        }
     }
 
     #[test]

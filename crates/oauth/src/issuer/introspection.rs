@@ -94,6 +94,7 @@ mod tests {
             issued_at: Timestamp::from_second(1_000).unwrap(),
             expires_at: Timestamp::from_second(4_600).unwrap(),
             username: Some("alice".into()),
+            session: None,
         };
         assert_eq!(
             to_value(IntrospectionReply::access_token("https://as.example", &claims)).unwrap(),

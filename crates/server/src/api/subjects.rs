@@ -11,7 +11,7 @@ use crate::{
     problem::Problem,
 };
 
-/// Forgets a person: all connections they have.
+/// Forgets a person: all connections they have, and all that was granted on them: sessions, tokens of clients.
 #[utoipa::path(
     delete,
     path = "/v1/subjects/{tenant}/{subject}",
@@ -39,6 +39,6 @@ pub(crate) async fn forget(
     params: Params,
 ) -> Result<StatusCode, Problem> {
     let revoke = params.only(&["revoke"])?.flag("revoke")?;
-    state.engine.connections().forget(&caller, &tenant, &subject, revoke).await?;
+    state.engine.forget(&caller, &tenant, &subject, revoke).await?;
     Ok(StatusCode::NO_CONTENT)
 }

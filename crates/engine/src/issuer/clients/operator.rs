@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokenkeep_core::{
     Action, Client, ClientId, ClientOrigin, ClientSecretHash, Tenant,
     ports::{Cursor, Expect, Filter, Put, Scope},
+    session::is_session_client,
 };
 use tokenkeep_oauth::{
     Secret,
@@ -328,6 +329,9 @@ impl Issuer {
 
     fn check_chosen_id(&self, id: ClientId) -> Result<ClientId, Error> {
         self.check_not_configured(&id)?;
+        if is_session_client(id.as_str()) {
+            return Err(Error::invalid("this id is that of backend sessions"));
+        }
         if check_document_url(id.as_str()).is_some() {
             return Err(Error::invalid("an id that is an https address is that of a client document"));
         }

@@ -88,6 +88,7 @@ impl Issuer {
                 expires_at: after(now, CODE_LIFE),
             }),
             live: Vec::new(),
+            session: None,
         });
         self.make_grant(&grant).await?;
         Ok((grant.id, grant.token(0)))

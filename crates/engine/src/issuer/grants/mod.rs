@@ -4,6 +4,7 @@
 mod authorization_code;
 mod client_credentials;
 mod refresh_token;
+mod session;
 mod stored;
 mod token_exchange;
 
@@ -28,6 +29,7 @@ use tokenkeep_oauth::{
     },
 };
 
+pub(crate) use self::session::{Opening, Reissue, WEBSOCKET, refused};
 use super::{Issuer, ProtectedResource, Refused};
 use crate::Error;
 
@@ -100,6 +102,7 @@ impl Issuer {
             issued_at,
             expires_at,
             username,
+            session: None,
         };
         let issuer = self.settings.url.as_str();
         let signed = self.with_signer(protected, |key| build_access_token(key, issuer, &claims)).await?;

@@ -64,7 +64,7 @@ impl Issuer {
     }
 
     /// Ends a grant, and all that it handed out, everywhere. Whether it was this that ended it.
-    pub(in crate::issuer) async fn end_grant(&self, id: &GrantId, reason: Revoked) -> Result<bool, Error> {
+    pub(crate) async fn end_grant(&self, id: &GrantId, reason: Revoked) -> Result<bool, Error> {
         for _ in 0..ATTEMPTS {
             let Some(stored) = self.load_grant(id).await? else { return Ok(false) };
             let Some(ended) = stored.value.revoke(reason, self.shared.now().wall) else { return Ok(false) };

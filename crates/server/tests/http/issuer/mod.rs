@@ -174,6 +174,7 @@ impl IssuerApp {
                 expires_at: after(now, CODE_LIFE),
             }),
             live: Vec::new(),
+            session: None,
         };
         assert!(matches!(self.app.records.save(&grant, (), Expect::Absent).await.unwrap(), Put::Committed(_)));
         (grant.token(0).expose_secret().to_owned(), verifier.secret().expose_secret().to_owned())
