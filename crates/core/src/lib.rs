@@ -7,6 +7,7 @@
 
 pub mod api_key;
 pub mod authorization_request;
+mod buckets;
 pub mod change;
 pub mod client;
 pub mod connection;
@@ -24,6 +25,7 @@ pub mod voided;
 
 pub use api_key::{Action, ApiKey, ApiKeyHash, Role};
 pub use authorization_request::AuthorizationRequest;
+pub use buckets::Buckets;
 pub use client::{Client, ClientOrigin, ClientSecretHash};
 pub use connection::{
     AccessToken, Alternate, Attempt, Connection, Deleted, Fingerprint, Freshness, Health, LastError, Phase,

@@ -29,6 +29,8 @@ pub(crate) struct Conditions {
     pub(crate) bus: Arc<Condition>,
     /// The shared cache answers.
     pub(crate) cache: Arc<Condition>,
+    /// What counts over all instances answers.
+    pub(crate) counter: Arc<Condition>,
     /// Replies can be made durable on this machine.
     pub(crate) journal: Arc<Condition>,
 }
@@ -55,6 +57,7 @@ impl Conditions {
             store_writes: part("store_writes"),
             bus: part("bus"),
             cache: part("cache"),
+            counter: part("counter"),
             journal: part("journal"),
         }
     }

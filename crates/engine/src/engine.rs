@@ -36,7 +36,7 @@ use crate::{
     keys::Keys,
     l2::{self, L2},
     metrics::Metrics,
-    proxy::Proxy,
+    proxy::{self, Circuit, Proxy},
     records::Records,
     sessions::Sessions,
     shared::Shared,
@@ -164,6 +164,15 @@ impl Engine {
             conditions.cache.clone(),
             link.lease().clone(),
         );
+        let limits = proxy::limits::Limits::new(
+            counter.clone(),
+            conditions.counter.clone(),
+            link.clone(),
+            records.clone(),
+            clock.clone(),
+            &metrics,
+        );
+        let circuit = Circuit::new(settings.proxy.circuit, &metrics);
         let shared = Arc::new(Shared {
             records,
             bus: link,
@@ -171,6 +180,8 @@ impl Engine {
             l2,
             counter,
             conditions,
+            limits,
+            circuit,
             clock,
             entropy,
             transport,

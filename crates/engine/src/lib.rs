@@ -90,6 +90,7 @@ pub use health::{Health, HealthStatus, Part};
 pub use instances::{Instance, InstancePhase, InstanceState, InstanceView, Instances, Parting, Process, SecondWriter};
 pub use integrations::{ConfigIntegration, IntegrationView, Integrations, Party, PutIntegration};
 pub use keys::{ConfigKey, Keys, NewKey};
+pub use proxy::{CircuitSettings, ProxySettings};
 pub use shared::Settings;
 pub use stats::{CacheStats, Stats};
 pub use upkeep::Cleaned;

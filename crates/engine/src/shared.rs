@@ -19,6 +19,7 @@ use crate::{
     issuer::IssuerSettings,
     l2::L2,
     metrics::Metrics,
+    proxy::{Circuit, ProxySettings, limits::Limits},
     records::Records,
     sessions::SessionSettings,
     transport::{Outbound, Pacer},
@@ -37,6 +38,10 @@ pub(crate) struct Shared {
     /// Counts over all instances.
     pub(crate) counter: Option<Arc<dyn Counter>>,
     pub(crate) conditions: Conditions,
+    /// How often providers' APIs may be called.
+    pub(crate) limits: Limits,
+    /// Which of them fail.
+    pub(crate) circuit: Circuit,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -120,6 +125,8 @@ pub struct Settings {
     pub preload_interval: Duration,
     /// How often it cleans up.
     pub cleanup_interval: Duration,
+    /// How providers' APIs are called.
+    pub proxy: ProxySettings,
     /// What this process tells the others of itself.
     pub process: Process,
     /// The authorization server; `None` = there is none here.
@@ -142,6 +149,7 @@ impl Settings {
             preload_concurrency: 64,
             preload_interval: Duration::from_secs(5),
             cleanup_interval: Duration::from_mins(30),
+            proxy: ProxySettings::default(),
             process: Process::on("localhost"),
             issuer: None,
             sessions: None,

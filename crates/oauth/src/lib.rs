@@ -59,6 +59,7 @@ pub mod id_token;
 pub mod issuer;
 pub mod params;
 pub mod pkce;
+mod quiet;
 mod reply;
 pub mod revoke;
 pub mod text;
@@ -67,7 +68,7 @@ pub mod token;
 pub use client::{Client, SigningKey};
 pub use dialect::Dialect;
 pub use errors::ErrorCode;
-pub use reply::{MAX_RETRY_AFTER, parse_retry_after};
+pub use quiet::{MAX_RETRY_AFTER, parse_quiet, parse_retry_after};
 /// A secret string: redacted in `Debug`, not `Serialize`, wiped when dropped. Read it with
 /// [`secrecy::ExposeSecret`], compare it with [`secret_eq`].
 pub use secrecy::SecretString as Secret;

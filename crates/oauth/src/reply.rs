@@ -1,14 +1,7 @@
-//! Reading a provider's reply: JSON or a form, wiped afterwards; and how long it asks us to wait.
+//! Reading a provider's reply: JSON or a form, wiped afterwards.
 
-use std::time::Duration;
-
-use http::{HeaderMap, header::RETRY_AFTER};
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 use zeroize::Zeroize;
-
-/// The longest `Retry-After` believed.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// A reply's members. Its strings may be secrets: they are wiped when it is dropped, and it cannot be printed.
 pub(crate) struct Document(Value);
@@ -70,17 +63,4 @@ pub(crate) fn number(value: &Value) -> Option<i64> {
         }
         _ => None,
     }
-}
-
-/// Reads `Retry-After` (RFC 9110 10.2.3): seconds, or an HTTP date taken relative to `now`. A date that has passed
-/// is no wait at all; nothing above [`MAX_RETRY_AFTER`] is believed.
-pub fn parse_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
-    } else {
-        let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
-    };
-    Some(wait.min(MAX_RETRY_AFTER))
 }

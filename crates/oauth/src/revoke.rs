@@ -16,7 +16,8 @@ use crate::{
     client::Client,
     dialect::Dialect,
     params::Params,
-    reply::{Document, parse_retry_after, text},
+    quiet::parse_retry_after,
+    reply::{Document, text},
     token::{RequestContext, TokenRequest, basic, client_request, set_headers},
 };
 

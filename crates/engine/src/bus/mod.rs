@@ -13,6 +13,7 @@ mod trust;
 mod wire;
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -109,6 +110,12 @@ impl Link {
         let Some(line) = &self.line else { return Listening::NoBus };
         let since = line.trust().hearing_since(line.clock.now().boot);
         since.map_or(Listening::Deaf, Listening::Since)
+    }
+
+    /// How many instances there are with this one, as far as is known; `None` = without a bus it is not.
+    pub(crate) fn instances(&self) -> Option<NonZeroU32> {
+        let others = u32::try_from(self.line.as_ref()?.trust().peers()).unwrap_or(u32::MAX);
+        Some(NonZeroU32::MIN.saturating_add(others))
     }
 
     /// The registry shows that instance at work: as long as it is not heard, nothing is taken for granted.

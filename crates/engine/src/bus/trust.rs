@@ -222,6 +222,11 @@ impl Trust {
         }
     }
 
+    /// How many others there are: heard, or thought to be at work.
+    pub(super) fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
     /// How many messages were never heard, by their numbers.
     pub(super) fn missing(&self) -> u64 {
         self.missing

@@ -1,8 +1,14 @@
 //! Calls to providers' APIs with a fresh token, made for whoever may not, or would rather not, hold it.
 
+mod circuit;
+pub(crate) mod limits;
+mod settings;
+
 use http::{Request, Response};
 use tokenkeep_core::{Action, ConnectionId};
 
+pub(crate) use self::circuit::Circuit;
+pub use self::{circuit::CircuitSettings, settings::ProxySettings};
 use crate::{Caller, Connections, Error, connections::PROVIDER_RETRY, transport::OutboundBody};
 
 /// Calls to providers' APIs. Cheap to clone.

@@ -11,7 +11,8 @@ use crate::{
     Secret,
     dialect::{ClientAuth, Dialect, ErrorShape, Expiry, ReplyShape},
     errors::ErrorCode,
-    reply::{Document, number, parse_retry_after, text},
+    quiet::parse_retry_after,
+    reply::{Document, number, text},
 };
 
 /// What a provider issued (RFC 6749 5.1).
