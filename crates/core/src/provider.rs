@@ -17,7 +17,7 @@ mod template;
 pub use api::{Api, ApiLimit, LimitPer};
 pub use identity::{EmailSource, Identity, IdentitySource, OrganizationSource};
 pub use resolve::{ParamError, ResolvedLogin, ResolvedProvider};
-pub use template::{TemplateError, check_host, check_text, check_url, is_template};
+pub use template::{TemplateError, check_api_host, check_host, check_text, check_url, is_template};
 
 /// One entry of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub struct Provider {
     pub identity: Option<Identity>,
     /// How a username and a password bring a token, where they do.
     pub login: Option<Login>,
-    /// Hosts (`host` or `host:port`) a token of this provider may be sent to; the first is the default. One with a
-    /// parameter that is left empty is left out.
+    /// Hosts (`host` or `host:port`) a token of this provider may be sent to, by TLS unless `http://` stands before it;
+    /// the first is the default. One with a parameter that is left empty is left out.
     pub api_hosts: Vec<String>,
     /// How its API is called.
     pub api: Api,

@@ -77,7 +77,7 @@ fn names<const N: usize>(parts: &Parts) -> Result<[Cow<'_, str>; N], Problem> {
 }
 
 /// One path segment, percent-decoded once.
-fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
+pub(crate) fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
     let invalid = |problem| Problem::new(INVALID_IDENTIFIER, problem);
     if !raw.contains('%') {
         return Ok(Cow::Borrowed(raw));

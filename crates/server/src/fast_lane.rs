@@ -25,7 +25,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokenkeep_core::{Action, ApiKey, Client, ConnectionId};
-use tokenkeep_engine::Ready;
+use tokenkeep_engine::{Caller, Ready};
 use tower::Service;
 
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     line::Line,
     oauth::lane::{self, Wanted},
     peer::Peer,
+    proxy::{self, ProxiedBody},
     request_id::{self, X_REQUEST_ID},
     token_reply::{self, DEFAULT_MIN_TTL, MAX_MIN_TTL, NOSNIFF},
 };
@@ -240,7 +241,43 @@ impl FastLane {
             return LaneFuture::Routed(Box::pin(async move { this.tell(wanted, &client, request).await }));
         }
         let this = self.clone();
+        if let Some((id, caller)) = self.proxied(&request) {
+            return LaneFuture::Routed(Box::pin(async move { this.pass(&caller, &id, request).await }));
+        }
         LaneFuture::Routed(Box::pin(async move { this.route(request.map(Body::new)).await }))
+    }
+
+    /// Whose API is to be called, and on whose behalf; whether they may is asked there.
+    fn proxied<B>(&self, request: &Request<B>) -> Option<(ConnectionId, Caller)> {
+        let [integration, tenant, subject] = proxy::names(request.uri().path())?;
+        let (mut tenant_buffer, mut subject_buffer) = ([0; 255], [0; 255]);
+        let tenant = plain(tenant, &mut tenant_buffer)?.parse().ok()?;
+        let subject = plain(subject, &mut subject_buffer)?.parse().ok()?;
+        let id = ConnectionId { integration: integration.parse().ok()?, tenant, subject };
+        let key = self.state.engine.keys().authenticate(presented(request.headers())?)?;
+        Some((id, Caller::Key(key)))
+    }
+
+    /// The provider's answer. What went wrong before there was one is said here: the request is gone by then.
+    async fn pass<B>(self, caller: &Caller, id: &ConnectionId, request: Request<B>) -> Response<LaneBody>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let name = request.headers().get(&X_REQUEST_ID).filter(|id| request_id::is_sane(id)).cloned();
+        match proxy::pass(&self.state, caller, id, request, self.line).await {
+            Ok(answer) => {
+                self.state.metrics.fast_lane_hits.inc();
+                answer.map(LaneBody::Proxied)
+            }
+            Err(error) => {
+                let mut answer = proxy::refused(error.into());
+                let headers = answer.headers_mut();
+                headers.insert(NOSNIFF.0, NOSNIFF.1);
+                headers.extend(name.map(|name| (X_REQUEST_ID, name)));
+                answer.map(LaneBody::Routed)
+            }
+        }
     }
 
     /// The token, if it is fresh where others keep it, too; else whatever the router says.
@@ -322,6 +359,8 @@ pub enum LaneBody {
     Ready(Bytes),
     /// Whatever a handler made.
     Routed(Body),
+    /// A provider's answer.
+    Proxied(ProxiedBody),
 }
 
 impl HttpBody for LaneBody {
@@ -333,6 +372,7 @@ impl HttpBody for LaneBody {
             LaneBody::Ready(bytes) if bytes.is_empty() => Poll::Ready(None),
             LaneBody::Ready(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             LaneBody::Routed(body) => Pin::new(body).poll_frame(cx),
+            LaneBody::Proxied(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -340,6 +380,7 @@ impl HttpBody for LaneBody {
         match self {
             LaneBody::Ready(bytes) => bytes.is_empty(),
             LaneBody::Routed(body) => body.is_end_stream(),
+            LaneBody::Proxied(body) => body.is_end_stream(),
         }
     }
 
@@ -347,6 +388,7 @@ impl HttpBody for LaneBody {
         match self {
             LaneBody::Ready(bytes) => SizeHint::with_exact(bytes.len() as u64),
             LaneBody::Routed(body) => body.size_hint(),
+            LaneBody::Proxied(body) => body.size_hint(),
         }
     }
 }

@@ -31,6 +31,7 @@ mod openapi;
 mod pages;
 mod peer;
 mod problem;
+mod proxy;
 mod request_id;
 mod router;
 mod serve;

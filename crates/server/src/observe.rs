@@ -16,6 +16,7 @@ use tracing::Instrument;
 use crate::{
     AppState,
     problem::{INTERNAL_ERROR, Problem},
+    proxy::Passed,
     request_id::{self, X_REQUEST_ID},
     token_reply::NOSNIFF,
 };
@@ -45,6 +46,9 @@ pub(crate) async fn observe(State(state): State<AppState>, request: Request, nex
         }
     });
 
+    if response.extensions().get::<Passed>().is_some() {
+        return response;
+    }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
     headers.insert(NOSNIFF.0, NOSNIFF.1);

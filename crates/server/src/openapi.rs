@@ -12,6 +12,7 @@ use crate::api::{
     clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
     signing_keys, stats, subjects,
 };
+use crate::proxy;
 
 /// The document, pretty-printed. The same in every run: it is checked in as `docs/openapi.json`.
 pub fn openapi_json() -> String {
@@ -70,6 +71,7 @@ pub fn openapi_json() -> String {
         signing_keys::rotate,
         issuer::stats,
         issuer::purge,
+        proxy::call,
         providers::list,
         stats::stats,
         stats::cleanup,
@@ -97,6 +99,7 @@ pub fn openapi_json() -> String {
         (name = "grants", description = "What subjects allowed clients"),
         (name = "interactions", description = "An application's own pages for signing in and consenting"),
         (name = "signing keys", description = "What signs access tokens"),
+        (name = "proxy", description = "Calls to providers' APIs"),
         (name = "providers", description = "The catalogue"),
         (name = "operations", description = "Health, metrics, statistics, instances"),
     ),

@@ -66,6 +66,10 @@ impl Problem {
         &self.detail
     }
 
+    pub(crate) fn code(&self) -> &'static str {
+        self.kind.code
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.kind.status
     }

@@ -3,7 +3,7 @@
 use axum::{
     Router, middleware,
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{any, delete, get, post},
 };
 use http::Uri;
 
@@ -18,6 +18,7 @@ use crate::{
     oauth::{self, callback},
     observe::observe,
     problem::{INVALID_IDENTIFIER, METHOD_NOT_ALLOWED, Problem, ROUTE_NOT_FOUND},
+    proxy::{self, PROXY_ROUTE},
 };
 
 /// The routes, without the fast lane.
@@ -60,6 +61,9 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/providers", get(providers::list))
         .route("/v1/stats", get(stats::stats))
         .route("/v1/cleanup", post(stats::cleanup))
+        .route("/proxy/{provider}/{tenant}/{subject}", any(proxy::call))
+        .route("/proxy/{provider}/{tenant}/{subject}/", any(proxy::call))
+        .route(PROXY_ROUTE, any(proxy::call))
         .route("/connect/{ticket}", get(connect_page::show).post(connect_page::leave))
         .route("/oauth/callback", get(callback::query).post(callback::form))
         .route("/oauth/{provider}/callback", get(callback::query).post(callback::form))

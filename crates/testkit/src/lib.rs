@@ -5,6 +5,7 @@
 //! - [`MemoryBus`] and [`MemoryCache`]: what several instances share, cut, lossy, held up or emptied as told.
 //! - [`FakeProvider`]: an OAuth provider on a loopback port that rotates refresh tokens as told, fails as told, and
 //!   remembers every token it ever saw.
+//! - [`FakeApi`]: an API on a loopback port that answers as told and remembers what it was asked.
 //! - [`vault::FakeVault`]: Vault's HTTP API on a loopback port, by the letter of its documentation, with its faults.
 //!
 //! ```
@@ -18,6 +19,7 @@
 //! assert_eq!(clock.now().boot.since(before.boot), Duration::from_secs(60));
 //! ```
 
+mod api;
 mod bus;
 mod clock;
 mod entropy;
@@ -25,6 +27,7 @@ mod provider;
 mod shared_cache;
 pub mod vault;
 
+pub use api::{Asked, FakeApi};
 pub use bus::MemoryBus;
 pub use clock::ManualClock;
 pub use entropy::SeededEntropy;

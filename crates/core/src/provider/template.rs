@@ -69,6 +69,21 @@ pub fn check_url(template: &str, params: &BTreeMap<String, Param>) -> Result<(),
     problem.map_or(Ok(()), |problem| Err(TemplateError::Url { template: template.to_owned(), problem }))
 }
 
+/// Checks a template of an API host: a host template, or a whole host without TLS (`http://localhost:3000`).
+pub fn check_api_host(template: &str, params: &BTreeMap<String, Param>) -> Result<(), TemplateError> {
+    match template.strip_prefix("http://") {
+        Some(host) if host.contains('{') => {
+            Err(TemplateError::Url { template: template.to_owned(), problem: NOT_HTTPS })
+        }
+        Some(host) => {
+            check_host(host, params).map_err(|e| e.within(template))?;
+            let bad = |problem| TemplateError::Url { template: template.to_owned(), problem };
+            parse(&format!("{template}/")).map(drop).map_err(bad)
+        }
+        None => check_host(template, params),
+    }
+}
+
 /// Checks a host template (`host` or `host:port`).
 pub fn check_host(template: &str, params: &BTreeMap<String, Param>) -> Result<(), TemplateError> {
     let pieces = pieces(template, params)?;

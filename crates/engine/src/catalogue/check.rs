@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use tokenkeep_core::{
     Provider, Rotation,
     ports::Limit,
-    provider::{Api, IdentitySource, Kind, Param, TemplateError, check_host, check_text, check_url, is_template},
+    provider::{Api, IdentitySource, Kind, Param, TemplateError, check_api_host, check_text, check_url, is_template},
 };
 use tokenkeep_oauth::dialect::ClientAuth;
 
@@ -153,7 +153,7 @@ fn templates(p: &Provider) -> Result<(), Broken> {
         check_url(url, &p.params).map_err(broken(key))?;
     }
     for host in &p.api_hosts {
-        check_host(host, &p.params).map_err(broken("api_hosts"))?;
+        check_api_host(host, &p.params).map_err(broken("api_hosts"))?;
     }
     for (key, map) in maps(p) {
         for value in map.values() {

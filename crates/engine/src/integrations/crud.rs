@@ -331,8 +331,9 @@ fn check(party: &Party, endpoints: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `text` is a host, or a host and a port, and nothing else.
+/// Whether `text` is a host, or a host and a port, and nothing else; `http://` may stand before it.
 fn is_host(text: &str) -> bool {
+    let text = text.strip_prefix("http://").unwrap_or(text);
     Url::parse(&format!("https://{text}/")).is_ok_and(|url| &url[Position::BeforeUsername..Position::AfterPort] == text)
 }
 

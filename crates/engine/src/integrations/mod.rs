@@ -7,7 +7,7 @@ mod view;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -146,7 +146,15 @@ impl Integrations {
             let resolved = provider.resolve(&params).map_err(|error| Error::invalid(error.to_string()))?;
             (resolved, provider.display_name.clone())
         };
-        Ok(Party { integration, provider, provider_name, client, assertion_issuer, sends_iss: false })
+        Ok(Party {
+            integration,
+            provider,
+            provider_name,
+            client,
+            assertion_issuer,
+            sends_iss: false,
+            api: OnceLock::new(),
+        })
     }
 
     /// The provider took our client: whatever was said of it is over.

@@ -1,4 +1,7 @@
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use secrecy::ExposeSecret;
 use tokenkeep_core::{Integration, connection::RefreshPolicy, provider::ResolvedProvider};
@@ -7,7 +10,7 @@ use tokenkeep_oauth::{
     client_assertion::{ServiceAccount, parse_service_account},
 };
 
-use crate::Error;
+use crate::{Error, proxy::ApiOf};
 
 /// Both sides of an integration, ready to talk: our client, and the provider with its templates filled in and what
 /// discovery found.
@@ -25,9 +28,16 @@ pub struct Party {
     pub assertion_issuer: Option<String>,
     /// Whether the provider says that each of its callbacks carries `iss` (RFC 9207).
     pub sends_iss: bool,
+    /// Its API, once somebody calls it.
+    pub(super) api: OnceLock<Arc<ApiOf>>,
 }
 
 impl Party {
+    /// Its API, ready to be called.
+    pub(crate) fn api(&self) -> Arc<ApiOf> {
+        self.api.get_or_init(|| Arc::new(ApiOf::new(self))).clone()
+    }
+
     /// Whether its issuer's metadata says what the catalogue does not.
     pub(crate) fn is_discovered(&self) -> bool {
         let provider = &self.provider;

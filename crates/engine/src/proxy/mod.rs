@@ -1,21 +1,57 @@
 //! Calls to providers' APIs with a fresh token, made for whoever may not, or would rather not, hold it.
+//!
+//! A call is the caller's own request with three things changed: it goes to one of the integration's API hosts and
+//! nowhere else (`target`), it carries the connection's token instead of whatever proved the caller to us
+//! (`headers`), and where the provider says that this token is no good, the token is refreshed once for all who heard
+//! that, and the request is sent once more (`replay`). Everything else is passed on as it is, redirects and errors
+//! included, in both directions as it comes and no faster than it is taken.
 
+mod api;
 mod circuit;
+mod headers;
 pub(crate) mod limits;
+mod replay;
 mod settings;
+mod target;
 
-use http::{Request, Response};
-use tokenkeep_core::{Action, ConnectionId};
+use std::{sync::Arc, time::Duration};
 
-pub(crate) use self::circuit::Circuit;
-pub use self::{circuit::CircuitSettings, settings::ProxySettings};
-use crate::{Caller, Connections, Error, connections::PROVIDER_RETRY, transport::OutboundBody};
+use http::{Method, Request, Response, Uri, request::Parts};
+use tokenkeep_core::{Action, ConnectionId, ports::Peers};
+
+pub(crate) use self::{api::ApiOf, circuit::Circuit};
+pub use self::{
+    circuit::CircuitSettings,
+    headers::{X_TOKENKEEP_ERROR, strip_hop_by_hop},
+    settings::ProxySettings,
+    target::path_and_query,
+};
+use self::{
+    replay::Replay,
+    target::{ApiHost, Refusal, X_TOKENKEEP_HOST},
+};
+use crate::{
+    Caller, Connections, Error, Ready,
+    connections::PROVIDER_RETRY,
+    integrations::Party,
+    shared::Shared,
+    transport::{OutboundBody, OutboundError},
+};
 
 /// Calls to providers' APIs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     connections: Connections,
 }
+
+/// A token lives for this long when a call goes out, if the provider's tokens live that long at all.
+const MIN_TTL: Duration = Duration::from_secs(60);
+
+/// How long connecting may take, and how long the provider may think about its reply.
+const REPLY_WITHIN: Duration = Duration::from_secs(120);
+
+/// A token does not grow old within this.
+const NO_TIME: Duration = Duration::from_secs(1);
 
 impl Proxy {
     pub(crate) fn new(connections: Connections) -> Self {
@@ -25,6 +61,10 @@ impl Proxy {
     /// Sends `request` to the API of the connection's provider, with the connection's token, and answers with the
     /// reply's head as soon as it is there. A URI with a host must name one of the integration's API hosts; a path
     /// alone goes to the first of them, or to the one that the header `x-tokenkeep-host` names.
+    ///
+    /// Every reply of the provider is answered as it is, redirects and errors included. Where it says that the token
+    /// is no good, the token is refreshed and the request sent once more, if no more than 1 MiB of its body had gone:
+    /// else the reply is answered, and the next call finds a new token.
     pub async fn call(
         &self,
         caller: &Caller,
@@ -32,11 +72,137 @@ impl Proxy {
         request: Request<OutboundBody>,
     ) -> Result<Response<OutboundBody>, Error> {
         caller.may_at(Action::CallProxy, &id.integration, &id.tenant)?;
-        let _ = (&self.connections, request);
-        Err(Error::ProviderUnavailable {
-            integration: id.integration.clone(),
-            detail: "no call goes out of this engine".to_owned(),
-            retry_after: PROVIDER_RETRY,
-        })
+        let (head, body) = request.into_parts();
+        if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            return Err(Error::invalid("CONNECT and TRACE go no further than here"));
+        }
+        let integration = &id.integration;
+        let party = self.connections.party(integration).await?;
+        let party = party.ok_or_else(|| Error::IntegrationMissing(integration.clone()))?;
+        let api = party.api();
+        let picked = head.headers.get_all(&X_TOKENKEEP_HOST);
+        let (host, url) = target::target(&api.hosts, &head.uri, picked).map_err(|refusal| match refusal {
+            Refusal::NoHost => Error::NoApiHost(integration.clone()),
+            Refusal::Host => Error::ApiHostNotAllowed(integration.clone()),
+            Refusal::Path(problem) => Error::InvalidPath(problem),
+        })?;
+        let call = Call { proxy: self, id, party: &party, api: &api, host, url, head, body: Replay::of(body) };
+        call.run().await
+    }
+
+    async fn token(&self, id: &ConnectionId) -> Result<Arc<Ready>, Error> {
+        let (integration, tenant, subject) = (id.integration.as_str(), id.tenant.as_str(), id.subject.as_str());
+        match self.connections.cached(integration, tenant, subject, MIN_TTL) {
+            Some(ready) => Ok(ready),
+            // Who may call need not be allowed to read: what they get is the reply, never the token.
+            None => self.connections.token(&Caller::Local, id, MIN_TTL).await,
+        }
+    }
+}
+
+/// One call on its way.
+struct Call<'a> {
+    proxy: &'a Proxy,
+    id: &'a ConnectionId,
+    party: &'a Party,
+    api: &'a ApiOf,
+    host: &'a ApiHost,
+    url: Uri,
+    head: Parts,
+    body: Replay,
+}
+
+impl Call<'_> {
+    async fn run(self) -> Result<Response<OutboundBody>, Error> {
+        let ready = self.proxy.token(self.id).await?;
+        let ready = self.wait(ready).await?;
+        let reply = self.send(&ready, self.body.first()).await?;
+        if !self.api.unauthorized.contains(&reply.status().as_u16()) {
+            return Ok(reply);
+        }
+        let Some(body) = self.body.again() else {
+            self.refresh_behind(&ready);
+            return Ok(reply);
+        };
+        match self.proxy.connections.refresh(&Caller::Local, self.id, Some(ready.generation)).await {
+            Ok(younger) => {
+                drop(reply);
+                let younger = self.wait(younger).await?;
+                self.send(&younger, body).await
+            }
+            // It is the provider that says so, and there is nothing better to be had.
+            Err(Error::TooMany { .. }) => Ok(reply),
+            Err(Error::ReauthRequired { reason, .. }) if reason == "no_refresh_token" => Ok(reply),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the provider may be called once more; gives the token to call it with by then.
+    async fn wait(&self, ready: Arc<Ready>) -> Result<Arc<Ready>, Error> {
+        let shared = self.shared();
+        let before = shared.now().boot;
+        shared.limits.enter(self.party, self.id, shared.settings.proxy.max_wait).await?;
+        if shared.now().boot.since(before) < NO_TIME { Ok(ready) } else { self.proxy.token(self.id).await }
+    }
+
+    /// Sends it once; once more, if nobody can have acted upon it.
+    async fn send(&self, ready: &Ready, body: OutboundBody) -> Result<Response<OutboundBody>, Error> {
+        let origin = self.host.origin();
+        let circuit = &self.shared().circuit;
+        let _pass = circuit.enter(origin, self.shared().now().boot).map_err(|wait| Error::ProviderUnavailable {
+            integration: self.id.integration.clone(),
+            detail: "its API fails and is left alone for a while".to_owned(),
+            retry_after: wait,
+        })?;
+        let sent = match self.try_send(ready, body).await? {
+            // The connection was about to be closed. RFC 9110 9.2.2: what may be done twice may be sent again.
+            Err(cut @ OutboundError::Cut { reused: true, .. }) if self.head.method.is_idempotent() => {
+                match self.body.again() {
+                    Some(body) => self.try_send(ready, body).await?,
+                    None => Err(cut),
+                }
+            }
+            sent => sent,
+        };
+        let now = self.shared().now();
+        circuit.report(origin, sent.as_ref().is_ok_and(|reply| !reply.status().is_server_error()), now.boot);
+        let mut reply = sent.map_err(|error| self.unavailable(error.to_string()))?;
+        self.shared().limits.heard(self.party, self.id, &reply, now);
+        headers::incoming(reply.headers_mut(), &ready.token);
+        Ok(reply)
+    }
+
+    async fn try_send(
+        &self,
+        ready: &Ready,
+        body: OutboundBody,
+    ) -> Result<Result<Response<OutboundBody>, OutboundError>, Error> {
+        let outbound = self.shared().outbound.as_ref();
+        let outbound = outbound.ok_or_else(|| self.unavailable("no call goes out of this engine".to_owned()))?;
+        let token = headers::token(self.api, &ready.token_type, &ready.token)
+            .ok_or_else(|| Error::invalid("the token of this connection cannot be sent in a header"))?;
+        let mut request = Request::new(body);
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.url.clone();
+        *request.headers_mut() = headers::outgoing(&self.head.headers, self.api, token);
+        Ok(outbound.call(request, Peers::Any, REPLY_WITHIN).await)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.proxy.connections.shared
+    }
+
+    /// The caller is told what the provider said; the next one is not to be told it again.
+    fn refresh_behind(&self, ready: &Ready) {
+        let (connections, id, generation) = (self.proxy.connections.clone(), self.id.clone(), ready.generation);
+        tokio::spawn(async move {
+            if let Err(error) = connections.refresh(&Caller::Local, &id, Some(generation)).await {
+                tracing::debug!(integration = %id.integration, %error, "a token that an API refused is not refreshed");
+            }
+        });
+    }
+
+    fn unavailable(&self, detail: String) -> Error {
+        Error::ProviderUnavailable { integration: self.id.integration.clone(), detail, retry_after: PROVIDER_RETRY }
     }
 }
