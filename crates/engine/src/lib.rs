@@ -83,7 +83,9 @@ mod upkeep;
 pub use cache::Ready;
 pub use caller::Caller;
 pub use connect::{Connect, ConnectPage, ConnectStatus, ConnectView, Device, Returned, StartConnect, Started};
-pub use connections::{ConnectionFilter, ConnectionView, Connections, Given, Listing, PutMode, PutTokens, Seeded};
+pub use connections::{
+    ConnectionFilter, ConnectionView, Connections, Given, Listing, PutMode, PutTokens, Seeded, TokenCounts,
+};
 pub use engine::{Engine, Parts, StartError};
 pub use error::{Blame, Error};
 pub use health::{Health, HealthStatus, Part};

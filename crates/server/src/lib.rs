@@ -9,7 +9,7 @@
 //!
 //! # async fn example(engine: tokenkeep_engine::Engine) -> std::io::Result<()> {
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:7420").await?;
-//! let state = AppState::new(engine, Settings { open_metrics: true });
+//! let state = AppState::new(engine, Settings::default());
 //! let stop = async { drop(tokio::signal::ctrl_c().await) };
 //! serve(Listener::Tcp(listener), state, Limits::default(), stop).await
 //! # }
@@ -18,6 +18,7 @@
 mod api;
 mod auth;
 mod body;
+mod compat;
 mod connect_page;
 mod cookie;
 mod extract;
@@ -40,6 +41,7 @@ mod token_reply;
 
 pub use auth::Door;
 pub use body::MAX_BODY;
+pub use compat::{Companies, Compat};
 pub use fast_lane::{FastLane, LaneBody, LaneFuture};
 pub use openapi::openapi_json;
 pub use router::router;

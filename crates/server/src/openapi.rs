@@ -8,11 +8,14 @@ use utoipa::{
     },
 };
 
-use crate::api::{
-    clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
-    signing_keys, stats, subjects,
-};
 use crate::proxy;
+use crate::{
+    api::{
+        clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
+        signing_keys, stats, subjects,
+    },
+    compat,
+};
 
 /// The document, pretty-printed. The same in every run: it is checked in as `docs/openapi.json`.
 pub fn openapi_json() -> String {
@@ -77,6 +80,9 @@ pub fn openapi_json() -> String {
         stats::cleanup,
         instances::list,
         instances::forget,
+        compat::tokens::stats,
+        compat::tokens::cleanup,
+        compat::tokens::status,
         health::live,
         health::ready,
         health::metrics,
@@ -101,6 +107,7 @@ pub fn openapi_json() -> String {
         (name = "signing keys", description = "What signs access tokens"),
         (name = "proxy", description = "Calls to providers' APIs"),
         (name = "providers", description = "The catalogue"),
+        (name = "compatibility", description = "The routes of a token service for BlueStakes tickets, as its callers know them"),
         (name = "operations", description = "Health, metrics, statistics, instances"),
     ),
     security(("bearer" = []), ("api_key" = [])),

@@ -13,7 +13,7 @@ use crate::{
         clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
         signing_keys, stats, subjects,
     },
-    connect_page,
+    compat, connect_page,
     fast_lane::TOKEN_ROUTE,
     oauth::{self, callback},
     observe::observe,
@@ -64,6 +64,9 @@ pub fn router(state: AppState) -> Router {
         .route("/proxy/{provider}/{tenant}/{subject}", any(proxy::call))
         .route("/proxy/{provider}/{tenant}/{subject}/", any(proxy::call))
         .route(PROXY_ROUTE, any(proxy::call))
+        .route("/tokens/stats", get(compat::tokens::stats))
+        .route("/tokens/cleanup", post(compat::tokens::cleanup))
+        .route("/tokens/{company_id}/status", get(compat::tokens::status))
         .route("/connect/{ticket}", get(connect_page::show).post(connect_page::leave))
         .route("/oauth/callback", get(callback::query).post(callback::form))
         .route("/oauth/{provider}/callback", get(callback::query).post(callback::form))

@@ -6,7 +6,7 @@ use tokenkeep_core::ports::{Clock, Entropy};
 use tokenkeep_engine::Engine;
 use url::Url;
 
-use crate::{metrics::Metrics, oauth::issuing::Issuing};
+use crate::{compat::Compat, metrics::Metrics, oauth::issuing::Issuing};
 
 /// What every handler can reach. Cheap to clone: layers, handlers and extractors each have one of their own.
 #[derive(Clone, Debug)]
@@ -30,11 +30,13 @@ impl Deref for AppState {
 }
 
 /// What an installation can set, beside what the engine was told.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Whether `/metrics` needs no key. Meant for listeners that only this machine reaches: the counts name
     /// integrations, never a tenant, a subject or a secret.
     pub open_metrics: bool,
+    /// The routes of the service for BlueStakes tickets.
+    pub compat: Compat,
 }
 
 impl AppState {

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Sections of later versions.
-const LATER_SECTIONS: [&str; 6] = ["mirror", "protect", "webhook", "sessions", "compat", "audit"];
+const LATER_SECTIONS: [&str; 5] = ["mirror", "protect", "webhook", "sessions", "audit"];
 
 /// Refuses keys that nobody reads: a typing error must not silently mean the default.
 pub(super) fn keys(figment: &Figment) -> Result<()> {

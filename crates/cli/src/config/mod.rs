@@ -6,6 +6,7 @@
 mod cache;
 mod check;
 mod clients;
+mod compat;
 mod connect;
 mod connections;
 mod example;
@@ -38,6 +39,7 @@ use url::Url;
 pub(crate) use self::{
     cache::Cache,
     clients::OAuthClient,
+    compat::Compat,
     connect::Connect,
     connections::SeededConnection,
     example::example_toml,
@@ -62,7 +64,7 @@ use crate::environment::Environment;
 pub(crate) const DEFAULT_FILE: &str = "tokenkeep.toml";
 
 /// Every section, in the order of the example file.
-const SECTIONS: [Section; 16] = [
+const SECTIONS: [Section; 17] = [
     Server::SECTION,
     Store::SECTION,
     Sealing::SECTION,
@@ -75,6 +77,7 @@ const SECTIONS: [Section; 16] = [
     IssuerUpstream::SECTION,
     IssuerResource::SECTION,
     OAuthClient::SECTION,
+    Compat::SECTION,
     Cache::SECTION,
     Refresh::SECTION,
     Transport::SECTION,
@@ -94,6 +97,7 @@ pub(crate) struct Config {
     /// `None` = nothing is said of it: nothing is issued.
     pub(crate) issuer: Option<Issuer>,
     pub(crate) clients: Vec<OAuthClient>,
+    pub(crate) compat: Compat,
     pub(crate) cache: Cache,
     pub(crate) refresh: Refresh,
     pub(crate) transport: Transport,
@@ -128,6 +132,8 @@ struct Sections {
     issuer: Issuer,
     #[serde(default)]
     client: Vec<OAuthClient>,
+    #[serde(default)]
+    compat: Compat,
     #[serde(default)]
     cache: Cache,
     #[serde(default)]
@@ -173,6 +179,7 @@ impl Config {
             connect: sections.connect,
             issuer: issues.then_some(sections.issuer),
             clients: sections.client,
+            compat: sections.compat,
             cache: sections.cache,
             refresh: sections.refresh,
             transport: sections.transport,

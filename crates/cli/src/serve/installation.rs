@@ -39,8 +39,9 @@ impl Installation {
         let keys = config.keys.iter().enumerate();
         let integrations = config.integrations.iter().enumerate();
         let seeds = config.connections.iter().enumerate();
-        // It goes into the engine by another way, once the port is known; what is wrong with it is found here.
+        // They go into engine and server by another way; what is wrong with them is found here.
         issuer::settings(config, &config.public_url(config.server.listen)?)?;
+        config.compat.settings()?;
         Ok(Self {
             keys: keys.map(|(i, k)| api_key(k).with_context(|| numbered("key", i))).collect::<Result<_>>()?,
             admin_key: admin_key(environment)?,

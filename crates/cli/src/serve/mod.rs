@@ -64,6 +64,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
         tracing::warn!("{note}");
     }
     let installation = Installation::read(&config, environment)?;
+    let compat = config.compat.settings()?;
     let dir = DataDir::prepare(dir.path().to_owned())?;
 
     let tcp = listen::tcp(config.server.listen).await?;
@@ -132,7 +133,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     tokio::spawn(secret_files::follow(config.clone(), environment.clone(), engine.clone()));
 
     let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
-    let state = AppState::new(engine.clone(), tokenkeep_server::Settings { open_metrics });
+    let state = AppState::new(engine.clone(), tokenkeep_server::Settings { open_metrics, compat });
     let socket = match listen::unix(&dir.socket()).await {
         Ok(Some(socket)) => Some(socket),
         Ok(None) => {

@@ -1,5 +1,6 @@
 //! Connections: storing, serving, refreshing and forgetting the tokens that providers issued.
 
+mod access_tokens;
 pub(crate) mod exchange;
 pub(crate) mod flight;
 mod list;
@@ -18,6 +19,7 @@ use tokenkeep_core::{
     ports::{Put, Scope},
 };
 
+pub use access_tokens::TokenCounts;
 pub use list::{ConnectionFilter, Listing};
 pub use put::{Given, PutMode, PutTokens};
 pub use seed::Seeded;
@@ -78,10 +80,7 @@ impl Connections {
                 (None, None) => return Err(Error::not_found("connection", id)),
             };
             if let Some(buried) = buried {
-                let floor = buried.generation.next();
-                self.flights.cache.remove(id, buried.incarnation, floor);
-                self.flights.forget_replies(id, Some(&buried), buried.generation);
-                self.shared.announce_deleted(id, buried.incarnation, floor);
+                self.buried(&buried);
                 tracing::info!(target: "audit", action = "deleted", by = %caller.name(), connection = %id, revoked = revoke);
                 return Ok(());
             }
@@ -154,6 +153,14 @@ impl Connections {
         let connection = &stored.value;
         let remembered = change::delete(connection);
         Ok(self.shared.records.delete::<Connection>(&connection.id, &stored.version, &remembered).await?)
+    }
+
+    /// Once there is a tombstone: what is remembered of the connection goes, here and elsewhere.
+    fn buried(&self, connection: &Connection) {
+        let (id, floor) = (&connection.id, connection.generation.next());
+        self.flights.cache.remove(id, connection.incarnation, floor);
+        self.flights.forget_replies(id, Some(connection), connection.generation);
+        self.shared.announce_deleted(id, connection.incarnation, floor);
     }
 
     pub(crate) async fn load(&self, id: &ConnectionId) -> Result<Option<Stored<Connection>>, Error> {

@@ -56,7 +56,7 @@ pub(crate) struct Answered {
 
 impl TestApp {
     pub(crate) async fn start() -> Self {
-        Self::with(|_| {}, HttpSettings { open_metrics: true }).await
+        Self::with(|_| {}, HttpSettings { open_metrics: true, ..HttpSettings::default() }).await
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Settings), http: HttpSettings) -> Self {

@@ -57,7 +57,11 @@ pub(crate) async fn issuing() -> TestApp {
         clients: vec![configured],
         trusted_proxies: Default::default(),
     };
-    TestApp::with(|all| all.issuer = Some(Arc::new(settings)), HttpSettings { open_metrics: true }).await
+    TestApp::with(
+        |all| all.issuer = Some(Arc::new(settings)),
+        HttpSettings { open_metrics: true, ..HttpSettings::default() },
+    )
+    .await
 }
 
 /// Whether this is the client's secret.

@@ -34,7 +34,7 @@ async fn metrics_are_open_only_where_that_was_said() {
     assert!(metrics.text().contains(line), "{}", metrics.text());
     assert!(!metrics.text().contains("alice"));
 
-    let closed = TestApp::with(|_| {}, Settings { open_metrics: false }).await;
+    let closed = TestApp::with(|_| {}, Settings::default()).await;
     let get = || Request::get("/metrics").body(Body::empty()).unwrap();
     closed.send(get()).await.problem(401, "invalid_api_key");
     assert_eq!(closed.get("/metrics").await.status, 200);

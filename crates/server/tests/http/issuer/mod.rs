@@ -129,7 +129,10 @@ impl IssuerApp {
         let mut told = settings();
         change(&mut told);
         let engine = |settings: &mut tokenkeep_engine::Settings| settings.issuer = Some(Arc::new(told));
-        Self { app: TestApp::with(engine, HttpSettings { open_metrics: true }).await, grants: AtomicU8::new(0) }
+        Self {
+            app: TestApp::with(engine, HttpSettings { open_metrics: true, ..HttpSettings::default() }).await,
+            grants: AtomicU8::new(0),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answered {

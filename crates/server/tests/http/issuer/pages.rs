@@ -52,7 +52,7 @@ pub(super) async fn app_with(change: impl FnOnce(&mut IssuerSettings)) -> TestAp
     let mut told = settings();
     change(&mut told);
     let engine = |settings: &mut tokenkeep_engine::Settings| settings.issuer = Some(Arc::new(told));
-    let app = TestApp::with(engine, HttpSettings { open_metrics: true }).await;
+    let app = TestApp::with(engine, HttpSettings { open_metrics: true, ..HttpSettings::default() }).await;
     app.integrate().await;
     app
 }
