@@ -39,6 +39,13 @@ impl Buckets {
         self.bucket(name, limit, now).note(now);
     }
 
+    /// Gives back one that was taken and not used; of a window, the oldest.
+    pub fn give_back(&mut self, name: &str, limit: Limit) {
+        if let Some(bucket) = self.buckets.get_mut(name).filter(|bucket| bucket.limit == limit) {
+            bucket.give_back();
+        }
+    }
+
     /// How many were taken from that bucket that are not back yet.
     pub fn missing(&mut self, name: &str, limit: Limit, now: Boot) -> u32 {
         self.buckets.get_mut(name).filter(|bucket| bucket.limit == limit).map_or(0, |bucket| bucket.missing(now))
@@ -121,6 +128,14 @@ impl Bucket {
                 taken.push_back(now);
             }
             (State::FullAt(_), Limit::Window { .. }) | (State::Taken(_), Limit::Bucket { .. }) => {}
+        }
+    }
+
+    fn give_back(&mut self) {
+        match (&mut self.state, self.limit) {
+            (State::FullAt(full_at), Limit::Bucket { every, .. }) => full_at.0 = full_at.0.saturating_sub(every),
+            (State::FullAt(_), Limit::Window { .. }) => {}
+            (State::Taken(taken), _) => drop(taken.pop_front()),
         }
     }
 
@@ -237,6 +252,28 @@ mod tests {
         assert_eq!(own.missing("full", window(10, 60), at(1)), 10);
         assert_eq!(own.take("drained", bucket(10, 6), at(0)), wait(6));
         assert_eq!(own.take("full", window(9, 60), at(1)), Taken::Granted, "another limit begins anew");
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let mut own = Buckets::default();
+        for limit in [window(2, 60), bucket(2, 30)] {
+            for s in 0..2 {
+                assert_eq!(own.take("b", limit, at(s)), Taken::Granted);
+            }
+            own.give_back("b", limit);
+            assert_eq!(own.take("b", limit, at(2)), Taken::Granted, "{limit:?}");
+            assert!(matches!(own.take("b", limit, at(2)), Taken::Wait(_)), "{limit:?}");
+        }
+        own.give_back("b", window(3, 60));
+        assert!(matches!(own.take("b", bucket(2, 30), at(2)), Taken::Wait(_)), "it was not of that limit");
+        // Given back is the oldest, so the younger one counts for its whole time.
+        let mut own = Buckets::default();
+        own.take("b", window(2, 60), at(0));
+        own.take("b", window(2, 60), at(30));
+        own.give_back("b", window(2, 60));
+        own.take("b", window(2, 60), at(31));
+        assert_eq!(own.take("b", window(2, 60), at(61)), wait(29));
     }
 
     #[test]

@@ -28,4 +28,11 @@ impl Counter for MemoryCounter {
             Ok(self.buckets.lock().unwrap_or_else(PoisonError::into_inner).take(bucket, limit, now))
         })
     }
+
+    fn give_back<'a>(&'a self, bucket: &'a str, limit: Limit) -> BoxFuture<'a, Result<(), CounterError>> {
+        Box::pin(async move {
+            self.buckets.lock().unwrap_or_else(PoisonError::into_inner).give_back(bucket, limit);
+            Ok(())
+        })
+    }
 }

@@ -9,6 +9,10 @@ pub trait Counter: fmt::Debug + Send + Sync {
     /// Takes one from `bucket` (a text of 1 to 512 bytes that is no secret), or says how long there will be none.
     /// A bucket belongs to the limit it is used with: asking with another one begins it anew.
     fn take<'a>(&'a self, bucket: &'a str, limit: Limit) -> BoxFuture<'a, Result<Taken, CounterError>>;
+
+    /// Gives back one that was taken from `bucket` and not used. Of a window it is the oldest that comes back, so that
+    /// the others are never thought to be older than they are.
+    fn give_back<'a>(&'a self, bucket: &'a str, limit: Limit) -> BoxFuture<'a, Result<(), CounterError>>;
 }
 
 /// How often something may happen.

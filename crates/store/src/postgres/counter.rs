@@ -70,6 +70,12 @@ const WINDOW: &str = concat!(
     RETURNING wait"
 );
 
+const GIVE_BACK_TO_BUCKET: &str = "UPDATE tokenkeep.counters SET taken = ARRAY[taken[1] - $3]
+    WHERE bucket = $1 AND shape = $2 RETURNING 0::bigint";
+
+const GIVE_BACK_TO_WINDOW: &str = "UPDATE tokenkeep.counters SET taken = taken[2:]
+    WHERE bucket = $1 AND shape = $2 RETURNING 0::bigint";
+
 const SWEEP: &str = concat!(
     "WITH expired AS MATERIALIZED (
         SELECT bucket FROM tokenkeep.counters, ",
@@ -87,15 +93,13 @@ impl PostgresCounter {
     }
 
     async fn take(&self, bucket: &str, limit: Limit) -> Result<Taken, StoreError> {
-        let (sql, shape, count, time) = match limit {
+        let shape = shape(limit);
+        let (sql, count, time) = match limit {
             Limit::Bucket { burst, every } => {
                 let one = micros(every);
-                let all = one.saturating_mul(burst.get().into()).min(FOREVER);
-                (BUCKET, format!("b{burst}/{}", every.as_nanos()), one, all)
+                (BUCKET, one, one.saturating_mul(burst.get().into()).min(FOREVER))
             }
-            Limit::Window { count, per } => {
-                (WINDOW, format!("w{count}/{}", per.as_nanos()), count.get().into(), micros(per))
-            }
+            Limit::Window { count, per } => (WINDOW, count.get().into(), micros(per)),
         };
         let values = vec![Value::Text(bucket), Value::Text(&shape), Value::Number(count), Value::Number(time)];
         let rows = self.session.run(&Statement::new(sql, values), Access::Write).await?;
@@ -104,15 +108,43 @@ impl PostgresCounter {
             wait => Ok(Taken::Wait(Duration::from_micros(wait))),
         }
     }
+
+    async fn give_back(&self, bucket: &str, limit: Limit) -> Result<(), StoreError> {
+        let shape = shape(limit);
+        let mut values = vec![Value::Text(bucket), Value::Text(&shape)];
+        let sql = match limit {
+            Limit::Bucket { every, .. } => {
+                values.push(Value::Number(micros(every)));
+                GIVE_BACK_TO_BUCKET
+            }
+            Limit::Window { .. } => GIVE_BACK_TO_WINDOW,
+        };
+        self.session.run(&Statement::new(sql, values), Access::Write).await?;
+        Ok(())
+    }
+}
+
+/// What tells one limit from another.
+fn shape(limit: Limit) -> String {
+    match limit {
+        Limit::Bucket { burst, every } => format!("b{burst}/{}", every.as_nanos()),
+        Limit::Window { count, per } => format!("w{count}/{}", per.as_nanos()),
+    }
 }
 
 impl Counter for PostgresCounter {
     fn take<'a>(&'a self, bucket: &'a str, limit: Limit) -> BoxFuture<'a, Result<Taken, CounterError>> {
-        Box::pin(async move {
-            self.take(bucket, limit).await.map_err(|error| match error {
-                StoreError::Unavailable { reason, .. } | StoreError::Corrupt { reason } => CounterError { reason },
-            })
-        })
+        Box::pin(async move { self.take(bucket, limit).await.map_err(unavailable) })
+    }
+
+    fn give_back<'a>(&'a self, bucket: &'a str, limit: Limit) -> BoxFuture<'a, Result<(), CounterError>> {
+        Box::pin(async move { self.give_back(bucket, limit).await.map_err(unavailable) })
+    }
+}
+
+fn unavailable(error: StoreError) -> CounterError {
+    match error {
+        StoreError::Unavailable { reason, .. } | StoreError::Corrupt { reason } => CounterError { reason },
     }
 }
 

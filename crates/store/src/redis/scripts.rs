@@ -39,4 +39,5 @@ pub(super) static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(&[inclu
 pub(super) static CACHE_PUT: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("scripts/cache_put.lua")]));
 pub(super) static CACHE_RAISE: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[include_str!("scripts/cache_raise.lua")]));
+pub(super) static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("scripts/give_back.lua")]));
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("scripts/take.lua")]));

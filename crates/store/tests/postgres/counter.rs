@@ -124,6 +124,37 @@ async fn a_window_lets_the_oldest_go_first() {
 }
 
 #[tokio::test]
+async fn what_is_given_back_can_be_taken_again() {
+    let database = Database::hasty().await;
+    let counter = database.store().await.counter();
+    for (name, limit) in [("w", window(2, HOUR)), ("b", bucket(2, HOUR))] {
+        counter.give_back(name, limit).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(counter.take(name, limit).await.unwrap(), Taken::Granted);
+        }
+        counter.give_back(name, limit).await.unwrap();
+        assert_eq!(counter.take(name, limit).await.unwrap(), Taken::Granted);
+        for _ in 0..3 {
+            counter.give_back(name, limit).await.unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(counter.take(name, limit).await.unwrap(), Taken::Granted, "{name}: no more than there are");
+        }
+        counter.give_back(name, window(3, HOUR)).await.unwrap();
+        assert!(matches!(counter.take(name, limit).await, Ok(Taken::Wait(_))), "{name}: that was another limit's");
+    }
+    // The oldest comes back: the younger counts for its whole time.
+    let limit = window(2, HOUR);
+    counter.take("old", limit).await.unwrap();
+    pass(&database, HOUR / 2).await;
+    counter.take("old", limit).await.unwrap();
+    counter.give_back("old", limit).await.unwrap();
+    counter.take("old", limit).await.unwrap();
+    let Ok(Taken::Wait(wait)) = counter.take("old", limit).await else { panic!("it is full") };
+    assert!(wait > HOUR.mul_f64(0.9), "{wait:?}");
+}
+
+#[tokio::test]
 async fn the_sweep_takes_buckets_that_are_as_good_as_new() {
     let database = Database::hasty().await;
     let store = database.store().await;

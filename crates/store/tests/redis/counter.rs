@@ -86,6 +86,29 @@ async fn what_comes_back_is_granted_again() {
 }
 
 #[tokio::test]
+async fn what_is_given_back_can_be_taken_again() {
+    each(async |counter, _| {
+        for (name, limit) in [("w", window(2, HOUR)), ("b", bucket(2, HOUR))] {
+            counter.give_back(name, limit).await.unwrap();
+            for _ in 0..2 {
+                assert_eq!(counter.take(name, limit).await.unwrap(), Taken::Granted);
+            }
+            counter.give_back(name, limit).await.unwrap();
+            assert_eq!(counter.take(name, limit).await.unwrap(), Taken::Granted);
+            for _ in 0..3 {
+                counter.give_back(name, limit).await.unwrap();
+            }
+            for _ in 0..2 {
+                assert_eq!(counter.take(name, limit).await.unwrap(), Taken::Granted, "{name}: no more than there are");
+            }
+            counter.give_back(name, window(3, HOUR)).await.unwrap();
+            assert!(matches!(counter.take(name, limit).await, Ok(Taken::Wait(_))), "{name}: that was another limit's");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_bucket_ends_by_itself() {
     let user = User::new(Servers::one());
     let counter = RedisCounter::connect(user.options()).await.unwrap();

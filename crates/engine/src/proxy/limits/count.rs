@@ -30,6 +30,23 @@ pub(super) struct Count {
     own: Mutex<Own>,
 }
 
+/// One that was taken.
+#[derive(Debug)]
+pub(super) struct Grant {
+    bucket: String,
+    limit: Limit,
+    by: By,
+}
+
+/// Who granted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// The counter of all instances.
+    All,
+    /// This instance, for want of that.
+    Us,
+}
+
 /// What this instance knows by itself.
 #[derive(Debug, Default)]
 struct Own {
@@ -84,33 +101,55 @@ impl Count {
     }
 
     /// Takes one from `bucket`, or says how long there will be none.
-    pub(super) async fn take(&self, bucket: &str, limit: Limit) -> Taken {
-        let now = self.now();
-        let Some(shared) = &self.shared else {
-            return self.own().granted.take(bucket, limit, now);
-        };
-        if self.own().ask_again > now {
-            return self.take_alone(bucket, limit);
-        }
-        let answer = async {
-            self.tell(&**shared, bucket, limit).await?;
-            self.ask(&**shared, bucket, limit).await
-        };
-        match answer.await {
-            Ok(taken) => {
-                self.condition.well(self.now());
-                if taken == Taken::Granted {
-                    self.own().granted.note(bucket, limit, self.now());
+    pub(super) async fn take(&self, bucket: &str, limit: Limit) -> Result<Grant, Duration> {
+        let (taken, by) = match &self.shared {
+            Some(shared) if self.own().ask_again <= self.now() => {
+                match self.take_shared(&**shared, bucket, limit).await {
+                    Ok(taken) => (taken, By::All),
+                    Err(error) => {
+                        let now = self.now();
+                        self.condition.lost(now, &error);
+                        self.own().ask_again = now + ASK_AGAIN_AFTER;
+                        (self.take_alone(bucket, limit), By::Us)
+                    }
                 }
-                taken
             }
-            Err(error) => {
-                let now = self.now();
-                self.condition.lost(now, &error);
-                self.own().ask_again = now + ASK_AGAIN_AFTER;
-                self.take_alone(bucket, limit)
-            }
+            Some(_) => (self.take_alone(bucket, limit), By::Us),
+            None => (self.own().granted.take(bucket, limit, self.now()), By::Us),
+        };
+        match taken {
+            Taken::Granted => Ok(Grant { bucket: bucket.to_owned(), limit, by }),
+            Taken::Wait(wait) => Err(wait),
         }
+    }
+
+    /// Gives back what was not used. If the counter does not take it, it was used for nothing.
+    pub(super) async fn give_back(&self, Grant { bucket, limit, by }: Grant) {
+        match (&self.shared, by) {
+            (Some(shared), By::All) => {
+                let given = tokio::select! {
+                    biased;
+                    given = shared.give_back(&bucket, limit) => given.is_ok(),
+                    () = self.clock.sleep(ANSWER_WITHIN) => false,
+                };
+                if !given {
+                    return;
+                }
+            }
+            (Some(_), By::Us) => drop(self.own().next_untold(&bucket, limit, self.now())),
+            (None, _) => {}
+        }
+        self.own().granted.give_back(&bucket, limit);
+    }
+
+    async fn take_shared(&self, shared: &dyn Counter, bucket: &str, limit: Limit) -> Result<Taken, CounterError> {
+        self.tell(shared, bucket, limit).await?;
+        let taken = self.ask(shared, bucket, limit).await?;
+        self.condition.well(self.now());
+        if taken == Taken::Granted {
+            self.own().granted.note(bucket, limit, self.now());
+        }
+        Ok(taken)
     }
 
     fn take_alone(&self, bucket: &str, limit: Limit) -> Taken {

@@ -11,10 +11,10 @@ use std::{
 
 use tokenkeep_core::{
     Boot,
-    ports::{Clock, Limit, Taken},
+    ports::{Clock, Limit},
 };
 
-use super::count::Count;
+use super::count::{Count, Grant};
 
 /// The lines before the buckets that are empty.
 #[derive(Debug)]
@@ -22,6 +22,22 @@ pub(super) struct Lines {
     count: Count,
     clock: Arc<dyn Clock>,
     lines: Mutex<HashMap<String, Arc<Line>>>,
+}
+
+/// One of the buckets that a call takes from.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) bucket: String,
+    pub(super) limit: Limit,
+}
+
+/// What would take longer than one can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLong {
+    /// Which of those that were wanted.
+    pub(super) which: usize,
+    /// How long it takes.
+    pub(super) wait: Duration,
 }
 
 /// Those who wait at one bucket.
@@ -38,43 +54,77 @@ struct Line {
 /// A place in the line, given up when dropped.
 struct Place<'a>(&'a Line);
 
+/// Nobody is told to come back at once after a wait in vain.
+const LEAST: Duration = Duration::from_millis(100);
+
 impl Lines {
     pub(super) fn new(count: Count, clock: Arc<dyn Clock>) -> Self {
         Self { count, clock, lines: Mutex::default() }
     }
 
-    /// Takes one from `bucket`, and says whether it took a wait; or, if none will be there by `deadline`, how long it
-    /// takes.
-    pub(super) async fn take(&self, bucket: &str, limit: Limit, deadline: Boot) -> Result<bool, Duration> {
-        if !self.is_waited_for(bucket) {
-            match self.count.take(bucket, limit).await {
-                Taken::Granted => return Ok(false),
-                Taken::Wait(wait) => self.line(bucket).none_for(wait, self.now()),
-            }
-        }
-        let line = self.line(bucket);
-        let now = self.now();
-        let likely = line.likely(limit);
-        if likely > deadline {
-            return Err(likely.since(now));
-        }
-        let _place = line.join();
-        let _head = tokio::select! {
-            biased;
-            head = line.head.lock() => head,
-            () = self.clock.sleep_until(deadline) => return Err(line.likely(limit).since(self.now()).max(LEAST)),
+    /// Takes one from each bucket, all of them at one time, by `deadline`.
+    ///
+    /// Who is refused by one of them waits at the head of its line, or behind others, and then asks all of them again.
+    pub(super) async fn take(&self, wanted: &[Wanted], deadline: Boot) -> Result<Vec<Grant>, TooLong> {
+        let ahead = wanted.iter().position(|Wanted { bucket, .. }| self.is_waited_for(bucket));
+        let mut empty = match ahead {
+            Some(which) => which,
+            None => match self.try_take(wanted).await {
+                Ok(grants) => return Ok(grants),
+                Err(which) => which,
+            },
         };
         loop {
-            let none_before = *line.none_before();
-            if none_before > deadline {
-                return Err(none_before.since(self.now()));
+            let Wanted { bucket, limit } = &wanted[empty];
+            let line = self.line(bucket);
+            let too_long = |at: Boot| TooLong { which: empty, wait: at.since(self.now()).max(LEAST) };
+            let likely = line.likely(*limit);
+            if likely > deadline {
+                return Err(too_long(likely));
             }
-            self.clock.sleep_until(none_before).await;
-            match self.count.take(bucket, limit).await {
-                Taken::Granted => return Ok(true),
-                Taken::Wait(wait) => line.none_for(wait, self.now()),
+            let _place = line.join();
+            let _head = tokio::select! {
+                biased;
+                head = line.head.lock() => head,
+                () = self.clock.sleep_until(deadline) => return Err(too_long(line.likely(*limit))),
+            };
+            let next = loop {
+                let none_before = *line.none_before();
+                if none_before > deadline {
+                    return Err(too_long(none_before));
+                }
+                self.clock.sleep_until(none_before).await;
+                match self.try_take(wanted).await {
+                    Ok(grants) => return Ok(grants),
+                    Err(which) if which == empty => {}
+                    Err(which) => break which,
+                }
+            };
+            empty = next;
+        }
+    }
+
+    /// Gives back what was taken and is not used.
+    pub(super) async fn give_back(&self, grants: Vec<Grant>) {
+        for grant in grants {
+            self.count.give_back(grant).await;
+        }
+    }
+
+    /// Takes one from each bucket, or from none; says which is empty.
+    async fn try_take(&self, wanted: &[Wanted]) -> Result<Vec<Grant>, usize> {
+        let mut grants = Vec::with_capacity(wanted.len());
+        for (which, Wanted { bucket, limit }) in wanted.iter().enumerate() {
+            match self.count.take(bucket, *limit).await {
+                Ok(grant) => grants.push(grant),
+                Err(wait) => {
+                    *self.line(bucket).none_before() = self.now() + wait;
+                    self.give_back(grants).await;
+                    return Err(which);
+                }
             }
         }
+        Ok(grants)
     }
 
     fn is_waited_for(&self, bucket: &str) -> bool {
@@ -101,14 +151,7 @@ impl Lines {
     }
 }
 
-/// Nobody is told to come back at once after a wait in vain.
-const LEAST: Duration = Duration::from_millis(100);
-
 impl Line {
-    fn none_for(&self, wait: Duration, now: Boot) {
-        *self.none_before() = now + wait;
-    }
-
     /// When it would be the turn of one who came now, if nobody else took any.
     fn likely(&self, limit: Limit) -> Boot {
         let ahead = self.waiting.load(SeqCst);

@@ -10,7 +10,7 @@ mod count;
 mod line;
 mod quiet;
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use http::Response;
 use prometheus_client::{
@@ -19,12 +19,16 @@ use prometheus_client::{
 };
 use tokenkeep_core::{
     Boot, ConnectionId, Now,
-    ports::{Clock, Counter, Limit},
+    ports::{Clock, Counter},
     provider::{Api, ApiLimit, LimitPer},
 };
 use tokenkeep_oauth::parse_quiet;
 
-use self::{count::Count, line::Lines, quiet::Quiet};
+use self::{
+    count::Count,
+    line::{Lines, TooLong, Wanted},
+    quiet::Quiet,
+};
 use crate::{Error, bus, conditions::Condition, integrations::Party, metrics::Metrics, records::Records};
 
 /// How often providers' APIs may be called.
@@ -90,7 +94,10 @@ impl Limits {
     ///
     /// [`Error::TooMany`] if it would take longer, and how long.
     pub(crate) async fn enter(&self, party: &Party, id: &ConnectionId, patience: Duration) -> Result<(), Error> {
-        let api = &party.provider.api;
+        self.enter_api(&party.provider.api, id, patience).await
+    }
+
+    async fn enter_api(&self, api: &Api, id: &ConnectionId, patience: Duration) -> Result<(), Error> {
         if api.limits.is_empty() && self.quiet.is_over() {
             return Ok(());
         }
@@ -128,43 +135,37 @@ impl Limits {
     }
 
     async fn pass(&self, api: &Api, id: &ConnectionId, deadline: Boot) -> Result<(), Refused> {
+        let mut limits: Vec<(usize, &ApiLimit)> = api.limits.iter().enumerate().collect();
         // The narrowest first: who takes more than their part finds that out before they take from the others.
-        let mut limits: Vec<(&ApiLimit, String)> =
-            api.limits.iter().enumerate().map(|(nth, limit)| (limit, self.bucket(limit.per, id, nth))).collect();
-        limits.sort_by_key(|(limit, _)| std::cmp::Reverse(limit.per));
-        let mut taken = vec![false; limits.len()];
+        limits.sort_by_key(|(_, limit)| Reverse(limit.per));
+        let wanted: Vec<Wanted> = limits
+            .iter()
+            .map(|(nth, limit)| Wanted {
+                bucket: self.bucket(limit.per, id, *nth),
+                limit: limit.with_margin(api.latency_margin),
+            })
+            .collect();
         loop {
-            let mut waited = self.until_quiet_is_over(api, id, deadline).await?;
-            let next = taken.iter().position(|taken| !taken);
-            if let Some((limit, bucket)) = next.map(|next| &limits[next]) {
-                let passed = self.lines.take(bucket, limit.with_margin(api.latency_margin), deadline).await;
-                waited |= passed.map_err(|wait| Refused { limit: limit.per.as_str(), wait })?;
+            self.until_quiet_is_over(api, id, deadline).await?;
+            let grants = self.lines.take(&wanted, deadline).await.map_err(|TooLong { which, wait }| Refused {
+                limit: limits.get(which).map_or(QUIET, |(_, limit)| limit.per.as_str()),
+                wait,
+            })?;
+            if self.quiet.until(api, id, self.clock.now().boot).is_none() {
+                return Ok(());
             }
-            if waited {
-                // What was taken from a window before the wait was for a call at that time, not for one now.
-                for (taken, (limit, _)) in taken.iter_mut().zip(&limits) {
-                    *taken &= matches!(limit.limit, Limit::Bucket { .. });
-                }
-            }
-            match next {
-                Some(next) => taken[next] = true,
-                None if taken.iter().all(|taken| *taken) => return Ok(()),
-                None => {}
-            }
+            self.lines.give_back(grants).await;
         }
     }
 
-    /// Whether it took a wait.
-    async fn until_quiet_is_over(&self, api: &Api, id: &ConnectionId, deadline: Boot) -> Result<bool, Refused> {
-        let mut waited = false;
+    async fn until_quiet_is_over(&self, api: &Api, id: &ConnectionId, deadline: Boot) -> Result<(), Refused> {
         loop {
             let now = self.clock.now().boot;
-            let Some(until) = self.quiet.until(api, id, now) else { return Ok(waited) };
+            let Some(until) = self.quiet.until(api, id, now) else { return Ok(()) };
             if until > deadline {
                 return Err(Refused { limit: QUIET, wait: until.since(now) });
             }
             self.clock.sleep_until(until).await;
-            waited = true;
         }
     }
 
@@ -181,3 +182,6 @@ impl Limits {
 
 /// The limit that a provider speaks of itself.
 const QUIET: &str = "provider";
+
+#[cfg(test)]
+mod tests;
