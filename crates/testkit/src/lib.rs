@@ -6,6 +6,7 @@
 //! - [`FakeProvider`]: an OAuth provider on a loopback port that rotates refresh tokens as told, fails as told, and
 //!   remembers every token it ever saw.
 //! - [`FakeApi`]: an API on a loopback port that answers as told and remembers what it was asked.
+//! - [`FakeLogin`]: a provider without OAuth, where a user name and a password bring a token.
 //! - [`vault::FakeVault`]: Vault's HTTP API on a loopback port, by the letter of its documentation, with its faults.
 //!
 //! ```
@@ -23,6 +24,7 @@ mod api;
 mod bus;
 mod clock;
 mod entropy;
+mod login;
 mod provider;
 mod shared_cache;
 pub mod vault;
@@ -31,6 +33,7 @@ pub use api::{Asked, FakeApi};
 pub use bus::MemoryBus;
 pub use clock::ManualClock;
 pub use entropy::SeededEntropy;
+pub use login::{FakeLogin, LoginManner};
 pub use provider::{
     Config, FakeProvider, FamilyView, Fault, FaultReply, Gate, Issued, Outcome, Pause, RefreshView, RequiredAuth,
     TokenCall, serve,
