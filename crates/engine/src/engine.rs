@@ -366,6 +366,11 @@ impl Engine {
         }
     }
 
+    /// The way out for what is passed on, where this installation has one.
+    pub fn outbound(&self) -> Option<&Outbound> {
+        self.shared.outbound.as_ref()
+    }
+
     /// Which providers there are.
     pub fn catalogue(&self) -> &Catalogue {
         &self.shared.catalogue

@@ -40,6 +40,15 @@ pub(crate) const PAYLOAD_TOO_LARGE: Kind =
     kind(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is too large");
 pub(crate) const UNSUPPORTED_MEDIA_TYPE: Kind =
     kind(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be JSON");
+pub(crate) const INVALID_PATH: Kind = kind(StatusCode::BAD_REQUEST, "invalid_path", "The path is not plain");
+pub(crate) const SESSION_NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "session_not_found", "There is no such session");
+pub(crate) const UPSTREAM_UNREACHABLE: Kind =
+    kind(StatusCode::BAD_GATEWAY, "upstream_unreachable", "The server behind cannot be reached");
+pub(crate) const UPSTREAM_CUT: Kind = kind(StatusCode::BAD_GATEWAY, "upstream_cut", "The server behind broke off");
+pub(crate) const UPSTREAM_TIMEOUT: Kind =
+    kind(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The server behind did not answer in time");
+pub(crate) const UPSTREAM_UNAUTHORIZED: Kind =
+    kind(StatusCode::BAD_GATEWAY, "upstream_unauthorized", "The server behind does not let us in");
 pub(crate) const INTERNAL_ERROR: Kind =
     kind(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "This is a defect of tokenkeep");
 

@@ -18,6 +18,7 @@ use crate::{
     oauth::{self, callback},
     observe::observe,
     problem::{INVALID_IDENTIFIER, METHOD_NOT_ALLOWED, Problem, ROUTE_NOT_FOUND},
+    protect,
     proxy::{self, PROXY_ROUTE},
 };
 
@@ -74,6 +75,7 @@ pub fn router(state: AppState) -> Router {
         .route("/oauth/return", get(callback::returned));
     routes
         .merge(oauth::routes(&state))
+        .merge(protect::routes(&state))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(state.clone(), observe))

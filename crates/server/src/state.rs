@@ -6,7 +6,7 @@ use tokenkeep_core::ports::{Clock, Entropy};
 use tokenkeep_engine::Engine;
 use url::Url;
 
-use crate::{compat::Compat, metrics::Metrics, oauth::issuing::Issuing};
+use crate::{compat::Compat, metrics::Metrics, oauth::issuing::Issuing, protect::Protected};
 
 /// What every handler can reach. Cheap to clone: layers, handlers and extractors each have one of their own.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Settings {
     pub open_metrics: bool,
     /// The routes of the service for BlueStakes tickets.
     pub compat: Compat,
+    /// The servers that we stand in front of. Each is a resource of the engine's issuer.
+    pub protected: Vec<Protected>,
 }
 
 impl AppState {

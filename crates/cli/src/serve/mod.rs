@@ -133,7 +133,8 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     tokio::spawn(secret_files::follow(config.clone(), environment.clone(), engine.clone()));
 
     let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
-    let state = AppState::new(engine.clone(), tokenkeep_server::Settings { open_metrics, compat });
+    let state =
+        AppState::new(engine.clone(), tokenkeep_server::Settings { open_metrics, compat, protected: Vec::new() });
     let socket = match listen::unix(&dir.socket()).await {
         Ok(Some(socket)) => Some(socket),
         Ok(None) => {

@@ -42,6 +42,8 @@ pub enum Peers {
     /// To whatever its name resolves to: somebody said it who may say so.
     #[default]
     Any,
+    /// The same, and in the clear to this machine and to private networks: the operator has a server there.
+    Near,
     /// To the public internet only, and by `https`: a stranger said it. What its name resolves to is looked at, and
     /// then connected to, and is not looked up again in between.
     Public,

@@ -108,7 +108,7 @@ impl HyperTransport {
         let target = self.dialer.target(&endpoint.url, endpoint.peers)?;
         let unreachable = |reason: String| TransportError::Unreachable { host: target.host.to_string(), reason };
         let permit = match endpoint.peers {
-            Peers::Any => self.pacer.enter(&endpoint.url, endpoint.timeout).await,
+            Peers::Any | Peers::Near => self.pacer.enter(&endpoint.url, endpoint.timeout).await,
             // The pacer remembers every origin: strangers know more of them than there is memory.
             Peers::Public => Ok(Permit::unpaced()),
         };
@@ -191,6 +191,8 @@ enum Allowed {
     All,
     /// This machine's.
     Loopback,
+    /// This machine's, and those of private networks.
+    Near,
     /// Those of the internet.
     Public,
 }
@@ -203,12 +205,14 @@ impl Target {
         let tls = match url.scheme() {
             "https" => true,
             "http" if peers == Peers::Any && (allow_plain_http || is_loopback(&host)) => false,
+            "http" if peers == Peers::Near => false,
             _ => return Err(forbidden()),
         };
         let allowed = match peers {
             Peers::Public => Allowed::Public,
             Peers::Any if !tls && !allow_plain_http => Allowed::Loopback,
-            Peers::Any => Allowed::All,
+            Peers::Near if !tls && !allow_plain_http => Allowed::Near,
+            Peers::Any | Peers::Near => Allowed::All,
         };
         Ok(Self { host: host.to_owned(), port, tls, allowed })
     }
@@ -217,8 +221,20 @@ impl Target {
         match self.allowed {
             Allowed::All => true,
             Allowed::Loopback => address.is_loopback(),
+            Allowed::Near => is_near(address),
             Allowed::Public => public::is_public(address),
         }
+    }
+}
+
+/// Whether an address is this machine's, or one of a private network (RFC 1918, RFC 4193, RFC 6598).
+pub fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_loopback() || v4.is_private() || (a == 100 && (64..128).contains(&b))
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
     }
 }
 
@@ -279,5 +295,38 @@ impl Connected for OpenConnection {
         not_after: Option<Boot>,
     ) -> BoxFuture<'static, Result<Reply, SendError>> {
         Box::pin(self.exchange(request, not_after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_network_is_near_and_the_rest_is_not() {
+        for near in
+            ["127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.0.9", "100.64.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"]
+        {
+            assert!(is_near(near.parse().unwrap()), "{near}");
+        }
+        for far in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "169.254.169.254",
+            "100.128.0.1",
+            "0.0.0.0",
+            "2606::1",
+            "fe80::1",
+            "::ffff:8.8.8.8",
+        ] {
+            assert!(!is_near(far.parse().unwrap()), "{far}");
+        }
+        let url: Url = "http://server.internal:3000/mcp".parse().unwrap();
+        assert!(Target::of(&url, Peers::Any, false).is_err());
+        let near = Target::of(&url, Peers::Near, false).unwrap();
+        assert!(near.allows("10.0.0.7".parse().unwrap()) && !near.allows("8.8.8.8".parse().unwrap()));
+        assert!(Target::of(&url, Peers::Near, true).unwrap().allows("8.8.8.8".parse().unwrap()));
+        let tls: Url = "https://server.example/mcp".parse().unwrap();
+        assert!(Target::of(&tls, Peers::Near, false).unwrap().allows("8.8.8.8".parse().unwrap()));
     }
 }

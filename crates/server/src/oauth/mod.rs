@@ -19,8 +19,8 @@ pub(crate) mod callback;
 mod ceilings;
 mod client;
 mod consent;
-mod cors;
-mod errors;
+pub(crate) mod cors;
+pub(crate) mod errors;
 mod form;
 mod introspect;
 pub(crate) mod issuing;
@@ -31,7 +31,7 @@ mod register;
 mod revoke;
 mod sorry;
 mod token;
-mod verify;
+pub(crate) mod verify;
 
 use axum::{
     Router,

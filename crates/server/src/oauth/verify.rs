@@ -1,5 +1,7 @@
 //! `/verify`: a proxy asks whether to let a request through (forward auth). 200 with who it is, or the 401 or 403 that
-//! its client is to see.
+//! its client is to see. What we stand in front of ourselves (`protect`) goes by the same rules.
+
+use std::sync::Arc;
 
 use axum::{
     extract::Request,
@@ -7,10 +9,13 @@ use axum::{
 };
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
-use tokenkeep_engine::issuer::{ProtectedResource, Refused, VerifiedToken};
-use tokenkeep_oauth::issuer::{
-    challenge::BearerChallenge, error::OAuthError, form::Form, metadata::resource_metadata_url, resource::Resource,
-    scope::ScopeSet,
+use tokenkeep_engine::issuer::{Issuer, ProtectedResource, Refused, VerifiedToken};
+use tokenkeep_oauth::{
+    Secret,
+    issuer::{
+        challenge::BearerChallenge, error::OAuthError, form::Form, metadata::resource_metadata_url, resource::Resource,
+        scope::ScopeSet,
+    },
 };
 use url::Url;
 
@@ -57,32 +62,44 @@ impl Guarded {
         let query = self.url.query().is_none_or(|query| url.query() == Some(query));
         self.url.origin() == url.origin() && below && query
     }
+
+    /// The token that `headers` bring, if it counts here and goes as far as `asked`; else what its client is to see.
+    pub(crate) async fn admit(
+        &self,
+        issuer: &Issuer,
+        headers: &HeaderMap,
+        asked: Option<&ScopeSet>,
+    ) -> Result<(Secret, Arc<VerifiedToken>), Failure> {
+        let Some(token) = presented(headers)? else {
+            let error = OAuthError::invalid_token("a request to this resource needs an access token");
+            // None was brought, so nothing was wrong with it (RFC 6750 3.1).
+            return Err(Failure::from(error).with_challenge(self.challenge(None, asked)));
+        };
+        let verified = issuer.verify(&token).await.map_err(|refused| match refused {
+            Refused::Protocol(error) => self.refusal(error, asked),
+            other => other.into(),
+        })?;
+        admit(&verified, &self.resource, asked).map_err(|error| self.refusal(error, asked))?;
+        Ok((token, verified))
+    }
+
+    /// A refusal of the token that was brought.
+    pub(crate) fn refusal(&self, error: OAuthError, asked: Option<&ScopeSet>) -> Failure {
+        let challenge = self.challenge(Some(&error), asked);
+        Failure::from(error).with_challenge(challenge)
+    }
+
+    fn challenge(&self, error: Option<&OAuthError>, asked: Option<&ScopeSet>) -> HeaderValue {
+        let scope = asked.unwrap_or(&self.scopes);
+        BearerChallenge { resource_metadata: Some(&self.metadata), scope: Some(scope), error }.to_header()
+    }
 }
 
 pub(crate) async fn verify(issuing: Issuing, request: Request) -> Result<Response, Failure> {
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes())?;
     let asked = asked_scope(&query)?;
     let guarded = meant(&issuing, &query, request.headers(), request.extensions())?;
-    let token = presented(request.headers())?;
-    let challenge = |error: Option<&OAuthError>| {
-        let scope = asked.as_ref().unwrap_or(&guarded.scopes);
-        BearerChallenge { resource_metadata: Some(&guarded.metadata), scope: Some(scope), error }.to_header()
-    };
-    let Some(token) = token else {
-        let error = OAuthError::invalid_token("a request to this resource needs an access token");
-        return Err(Failure::from(error).with_challenge(challenge(None)));
-    };
-    let verified = issuing.issuer.verify(&token).await.map_err(|refused| match refused {
-        Refused::Protocol(error) => {
-            let challenge = challenge(Some(&error));
-            Failure::from(error).with_challenge(challenge)
-        }
-        other => other.into(),
-    })?;
-    if let Err(error) = admit(&verified, &guarded.resource, asked.as_ref()) {
-        let challenge = challenge(Some(&error));
-        return Err(Failure::from(error).with_challenge(challenge));
-    }
+    let (token, verified) = guarded.admit(&issuing.issuer, request.headers(), asked.as_ref()).await?;
     let mut response = verified.description.clone().into_response();
     put_headers(response.headers_mut(), &verified, token.expose_secret());
     Ok(response)
@@ -103,14 +120,19 @@ fn admit(token: &VerifiedToken, resource: &Resource, asked: Option<&ScopeSet>) -
 
 /// Who it is, for what stands behind the proxy. All are always there, so that none of the client's own gets through.
 pub(super) fn put_headers(headers: &mut HeaderMap, verified: &VerifiedToken, token: &str) {
-    let claims = &verified.claims;
     errors::put_headers(headers);
-    headers.insert(X_USER_ID, visible(&claims.subject));
-    headers.insert(X_USER_NAME, visible(claims.username.as_deref().unwrap_or(&claims.subject)));
-    headers.insert(X_AUTH_SCOPE, plain(&claims.scope.to_string()));
+    put_user(headers, verified);
     let mut token = plain(token);
     token.set_sensitive(true);
     headers.insert(X_AUTH_TOKEN, token);
+}
+
+/// Who it is, without the token itself.
+pub(crate) fn put_user(headers: &mut HeaderMap, verified: &VerifiedToken) {
+    let claims = &verified.claims;
+    headers.insert(X_USER_ID, visible(&claims.subject));
+    headers.insert(X_USER_NAME, visible(claims.username.as_deref().unwrap_or(&claims.subject)));
+    headers.insert(X_AUTH_SCOPE, plain(&claims.scope.to_string()));
 }
 
 /// A text in which everything but visible ASCII, and `%`, is percent-encoded: the name of a person may be anything.

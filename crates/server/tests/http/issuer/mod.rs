@@ -8,6 +8,7 @@ mod gateway;
 mod keys;
 mod lanes;
 mod pages;
+mod protect;
 mod redirects;
 mod refresh_tokens;
 mod registration;
@@ -48,7 +49,7 @@ use tokenkeep_oauth::{
     },
     pkce::Verifier,
 };
-use tokenkeep_server::Settings as HttpSettings;
+use tokenkeep_server::{Protected, Settings as HttpSettings};
 
 use crate::app::{Answered, TestApp};
 
@@ -126,13 +127,17 @@ impl IssuerApp {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut IssuerSettings)) -> Self {
+        Self::protecting(change, Vec::new()).await
+    }
+
+    /// The same, in front of these servers.
+    pub(crate) async fn protecting(change: impl FnOnce(&mut IssuerSettings), protected: Vec<Protected>) -> Self {
         let mut told = settings();
         change(&mut told);
         let engine = |settings: &mut tokenkeep_engine::Settings| settings.issuer = Some(Arc::new(told));
-        Self {
-            app: TestApp::with(engine, HttpSettings { open_metrics: true, ..HttpSettings::default() }).await,
-            grants: AtomicU8::new(0),
-        }
+        let app =
+            TestApp::with(engine, HttpSettings { open_metrics: true, protected, ..HttpSettings::default() }).await;
+        Self { app, grants: AtomicU8::new(0) }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answered {

@@ -14,7 +14,7 @@ use tokenkeep_oauth::{
     },
     pkce::Verifier,
 };
-use tokenkeep_server::Settings as HttpSettings;
+use tokenkeep_server::{Protected, Settings as HttpSettings};
 
 use super::{CALLBACK, ISSUER, posted};
 use crate::{
@@ -49,10 +49,15 @@ pub(super) fn settings() -> IssuerSettings {
 }
 
 pub(super) async fn app_with(change: impl FnOnce(&mut IssuerSettings)) -> TestApp {
+    app_protecting(change, Vec::new()).await
+}
+
+/// The same, in front of these servers.
+pub(super) async fn app_protecting(change: impl FnOnce(&mut IssuerSettings), protected: Vec<Protected>) -> TestApp {
     let mut told = settings();
     change(&mut told);
     let engine = |settings: &mut tokenkeep_engine::Settings| settings.issuer = Some(Arc::new(told));
-    let app = TestApp::with(engine, HttpSettings { open_metrics: true, ..HttpSettings::default() }).await;
+    let app = TestApp::with(engine, HttpSettings { open_metrics: true, protected, ..HttpSettings::default() }).await;
     app.integrate().await;
     app
 }

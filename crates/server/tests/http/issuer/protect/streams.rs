@@ -1,0 +1,245 @@
+//! Bodies that last: events that come when they come, and much of everything.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, extract::Request, response::IntoResponse as _};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{Method, header};
+use http_body_util::BodyExt as _;
+use tokenkeep_server::{Door, FastLane, Limits, Listener, serve};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tower::ServiceExt as _;
+
+use super::{Behind, IssuerApp, calling};
+
+/// A server whose answer to anything is a stream of what the test sends.
+struct Events {
+    behind: Behind,
+    /// One for each request, in their order.
+    streams: mpsc::UnboundedReceiver<mpsc::UnboundedSender<io::Result<Bytes>>>,
+}
+
+impl Events {
+    async fn start() -> Self {
+        let (note, streams) = mpsc::unbounded_channel();
+        let handler = move |_: Request| async move {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            note.send(sender).unwrap();
+            let frames = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
+            ([(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")], Body::from_stream(frames)).into_response()
+        };
+        let behind = Behind::running(Router::new().fallback(handler), Arc::default()).await;
+        Self { behind, streams }
+    }
+}
+
+#[tokio::test]
+async fn each_event_comes_when_it_is_sent_and_nobody_speaks_to_a_client_that_is_gone() {
+    let mut events = Events::start().await;
+    let app = IssuerApp::before(&events.behind, "").await;
+    let token = app.tools_token("").await;
+    for method in ["GET", "POST"] {
+        let request = calling(method, "/mcp", &token, &[("accept", "text/event-stream")]);
+        let Ok(answer) = FastLane::new(app.app.state.clone(), Door::Network).oneshot(request).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "text/event-stream; charset=utf-8");
+        assert_eq!(answer.headers()["x-accel-buffering"], "no", "a proxy in front of us must not wait for more either");
+        assert!(!answer.headers().contains_key("content-length"));
+        let behind = events.streams.recv().await.unwrap();
+        let mut body = answer.into_body();
+        for n in 0..3 {
+            let event = format!("id: {n}\ndata: {{}}\n\n");
+            behind.send(Ok(event.clone().into())).unwrap();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), event);
+        }
+        drop(body);
+        behind.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_off_does_not_look_finished() {
+    let mut events = Events::start().await;
+    let app = IssuerApp::before(&events.behind, "").await;
+    let token = app.tools_token("").await;
+    for breaks in [false, true] {
+        let Ok(answer) =
+            FastLane::new(app.app.state.clone(), Door::Network).oneshot(calling("POST", "/mcp", &token, &[])).await;
+        let behind = events.streams.recv().await.unwrap();
+        behind.send(Ok("half".into())).unwrap();
+        let mut body = answer.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        if breaks {
+            behind.send(Err(io::Error::other("cut"))).unwrap();
+        }
+        drop(behind);
+        assert_eq!(body.frame().await.is_some_and(|frame| frame.is_err()), breaks);
+    }
+}
+
+const MIB: usize = 1024 * 1024;
+const MANY: usize = 48;
+
+fn much() -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::repeat(Bytes::from(vec![7; MIB])).take(MANY).map(Ok)
+}
+
+#[tokio::test]
+async fn much_goes_through_both_ways_without_being_kept() {
+    let swallow = |request: Request| async move {
+        if request.method() == Method::GET {
+            return Body::from_stream(much()).into_response();
+        }
+        let mut body = request.into_body();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            length += frame.unwrap().into_data().map_or(0, |data| data.len());
+        }
+        length.to_string().into_response()
+    };
+    let behind = Behind::running(Router::new().fallback(swallow), Arc::default()).await;
+    let app = IssuerApp::before(&behind, "").await;
+    let token = app.tools_token("").await;
+    let mut upload = calling("POST", "/mcp", &token, &[]);
+    *upload.body_mut() = Body::from_stream(much());
+    assert_eq!(app.app.send(upload).await.text(), (MANY * MIB).to_string());
+    let download = app.call("GET", "/mcp", &token, &[]).await;
+    assert_eq!(download.body.len(), MANY * MIB);
+}
+
+/// A client that never reads holds the server back, and not us: nothing piles up here.
+#[tokio::test]
+async fn a_server_is_no_faster_than_its_client() {
+    let sent = Arc::new(Mutex::new(0));
+    let counted = sent.clone();
+    let flood = move |_: Request| async move {
+        let chunks = stream::repeat(Bytes::from(vec![7; MIB])).map(move |chunk| {
+            *counted.lock().unwrap() += 1;
+            Ok::<_, Infallible>(chunk)
+        });
+        Body::from_stream(chunks).into_response()
+    };
+    let behind = Behind::running(Router::new().fallback(flood), Arc::default()).await;
+    let app = IssuerApp::before(&behind, "").await;
+    let request = calling("GET", "/mcp", &app.tools_token("").await, &[]);
+    let Ok(answer) = FastLane::new(app.app.state.clone(), Door::Network).oneshot(request).await;
+    let mut body = answer.into_body();
+    body.frame().await.unwrap().unwrap();
+    let mut before = usize::MAX;
+    while *sent.lock().unwrap() != before {
+        before = *sent.lock().unwrap();
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(before < 64, "{before} MiB were taken from it");
+}
+
+struct Serving {
+    address: std::net::SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<io::Result<()>>,
+}
+
+async fn serving(app: &IssuerApp, limits: Limits) -> Serving {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let task =
+        tokio::spawn(serve(Listener::Tcp(listener), app.app.state.clone(), limits, async { drop(stopped.await) }));
+    Serving { address, stop, task }
+}
+
+async fn ask(address: std::net::SocketAddr, method: &str, token: &str) -> BufReader<TcpStream> {
+    #[expect(clippy::disallowed_methods, reason = "a client of our own server, in a test")]
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "{method} /mcp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\naccept: text/event-stream\r\n\
+         content-length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    BufReader::new(stream)
+}
+
+/// Reads lines until one is `wanted`.
+async fn until(stream: &mut BufReader<TcpStream>, wanted: &str) {
+    let mut line = String::new();
+    while line.trim_end() != wanted {
+        line.clear();
+        assert_ne!(stream.read_line(&mut line).await.unwrap(), 0, "it ended before {wanted:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_may_be_silent_for_hours_and_a_connection_without_one_may_not() {
+    let mut events = Events::start().await;
+    let app = IssuerApp::before(&events.behind, "").await;
+    let token = app.tools_token("").await;
+    let limits = Limits::default();
+    let look = limits.quiet / 3;
+    let serving = serving(&app, limits).await;
+    let mut listening = ask(serving.address, "GET", &token).await;
+    let behind = events.streams.recv().await.unwrap();
+    until(&mut listening, "").await;
+
+    #[expect(clippy::disallowed_methods, reason = "a client of our own server, in a test")]
+    let mut idle = TcpStream::connect(serving.address).await.unwrap();
+    let mut byte = [0; 1];
+    let mut closed = std::pin::pin!(idle.read(&mut byte));
+    for looks in 0.. {
+        assert!(looks < 100, "the idle one was never sent away");
+        tokio::select! {
+            biased;
+            end = &mut closed => {
+                assert_eq!(end.unwrap(), 0);
+                break;
+            }
+            () = tokio::task::yield_now() => app.app.clock.advance(look),
+        }
+    }
+    for _ in 0..200 {
+        app.app.clock.advance(look);
+        tokio::task::yield_now().await;
+    }
+    behind.send(Ok("data: still here\n\n".into())).unwrap();
+    until(&mut listening, "data: still here").await;
+    drop(listening);
+    behind.closed().await;
+    let _ = serving.stop.send(());
+    serving.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn going_down_ends_streams_that_would_go_on_and_waits_for_answers() {
+    let mut events = Events::start().await;
+    let app = IssuerApp::before(&events.behind, "").await;
+    let token = app.tools_token("").await;
+    let limits = Limits { drain: Duration::from_secs(30), ..Limits::default() };
+    let serving = serving(&app, limits).await;
+    let mut listening = ask(serving.address, "GET", &token).await;
+    let endless = events.streams.recv().await.unwrap();
+    let mut calling = ask(serving.address, "POST", &token).await;
+    let answer = events.streams.recv().await.unwrap();
+    until(&mut listening, "").await;
+    until(&mut calling, "").await;
+    let _ = serving.stop.send(());
+    // The last chunk is there: it ended in order.
+    until(&mut listening, "0").await;
+    endless.closed().await;
+    answer.send(Ok("data: done\n\n".into())).unwrap();
+    until(&mut calling, "data: done").await;
+    drop(answer);
+    until(&mut calling, "0").await;
+    serving.task.await.unwrap().unwrap();
+}
