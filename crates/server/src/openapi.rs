@@ -4,7 +4,7 @@ use utoipa::{
     Modify, OpenApi, ToResponse, ToSchema,
     openapi::{
         OpenApi as Document,
-        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
@@ -12,7 +12,7 @@ use crate::proxy;
 use crate::{
     api::{
         clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
-        signing_keys, stats, subjects,
+        sessions, signing_keys, stats, subjects,
     },
     compat,
 };
@@ -70,6 +70,15 @@ pub fn openapi_json() -> String {
         interactions::get,
         interactions::accept,
         interactions::reject,
+        sessions::issue,
+        sessions::current,
+        sessions::upstream_token,
+        sessions::refresh,
+        sessions::reissue,
+        sessions::websocket,
+        sessions::logout,
+        sessions::stats,
+        sessions::cleanup,
         signing_keys::list,
         signing_keys::rotate,
         issuer::stats,
@@ -92,7 +101,7 @@ pub fn openapi_json() -> String {
         schemas(ProblemBody, ConnectOffer),
         responses(
             BadRequest, Unauthorized, Forbidden, TooLarge, NotJson, ReauthRequired, TooMany, BadGateway, Unavailable,
-            NoIssuer,
+            NoIssuer, NoSessions, SessionOver,
         ),
     ),
     tags(
@@ -103,6 +112,7 @@ pub fn openapi_json() -> String {
         (name = "keys", description = "Keys to this API"),
         (name = "clients", description = "Who may ask our authorization server for tokens"),
         (name = "grants", description = "What subjects allowed clients"),
+        (name = "sessions", description = "Our token to the browser, the provider's behind it"),
         (name = "interactions", description = "An application's own pages for signing in and consenting"),
         (name = "signing keys", description = "What signs access tokens"),
         (name = "proxy", description = "Calls to providers' APIs"),
@@ -124,6 +134,8 @@ impl Modify for Schemes {
         components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(header));
+        let session = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+        components.add_security_scheme("session", SecurityScheme::Http(session.build()));
     }
 }
 
@@ -193,6 +205,20 @@ problem_response! {
     NoIssuer, "`no_issuer`: this server issues no tokens", {
         "type": "urn:tokenkeep:problem:no_issuer", "title": "This server issues no tokens", "status": 404,
         "detail": "there is no `[issuer]` in the configuration of this server", "code": "no_issuer"
+    }
+}
+problem_response! {
+    /// 404
+    NoSessions, "`no_sessions`: this server has no backend sessions", {
+        "type": "urn:tokenkeep:problem:no_sessions", "title": "This server has no backend sessions", "status": 404,
+        "detail": "there is no `[sessions]` in the configuration of this server", "code": "no_sessions"
+    }
+}
+problem_response! {
+    /// 401
+    SessionOver, "`invalid_session`: the token does not count, or what it led to is gone; `reauth_required`: the user must sign in again", {
+        "type": "urn:tokenkeep:problem:invalid_session", "title": "The session is over", "status": 401,
+        "detail": "the session is over, or the token is not one of a session", "code": "invalid_session"
     }
 }
 problem_response! {

@@ -32,6 +32,8 @@ pub(crate) const INVALID_API_KEY: Kind =
 pub(crate) const FORBIDDEN: Kind = kind(StatusCode::FORBIDDEN, "forbidden", "This key does not allow that");
 pub(crate) const ROUTE_NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "route_not_found", "There is no such route");
 pub(crate) const NO_ISSUER: Kind = kind(StatusCode::NOT_FOUND, "no_issuer", "This server issues no tokens");
+pub(crate) const NO_SESSIONS: Kind = kind(StatusCode::NOT_FOUND, "no_sessions", "This server has no backend sessions");
+pub(crate) const INVALID_SESSION: Kind = kind(StatusCode::UNAUTHORIZED, "invalid_session", "The session is over");
 pub(crate) const METHOD_NOT_ALLOWED: Kind =
     kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This route has no such method");
 pub(crate) const REQUEST_TIMEOUT: Kind =
@@ -83,6 +85,12 @@ impl Problem {
         self.kind.status
     }
 
+    /// The same for somebody to whom it means something else.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.kind.status = status;
+        self
+    }
+
     /// Adds a member (RFC 9457 3.2).
     fn with(mut self, name: &str, value: Value) -> Self {
         self.more.insert(name.to_owned(), value);
@@ -112,7 +120,7 @@ fn kind_of(error: &Error) -> Kind {
         Error::ProviderUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The provider does not answer"),
         Error::Unresolved { .. } => (StatusCode::SERVICE_UNAVAILABLE, "A refresh has no outcome yet"),
         Error::StoreUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
-        Error::InvalidSession => (StatusCode::UNAUTHORIZED, "The session is over"),
+        Error::InvalidSession => (INVALID_SESSION.status, INVALID_SESSION.title),
         Error::ClientDocument(_) => (StatusCode::BAD_REQUEST, "The client's document cannot be used"),
         Error::ClientDocumentUnavailable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "The client's document cannot be fetched")

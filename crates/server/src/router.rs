@@ -11,7 +11,7 @@ use crate::{
     AppState,
     api::{
         clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
-        signing_keys, stats, subjects,
+        sessions, signing_keys, stats, subjects,
     },
     compat, connect_page,
     fast_lane::TOKEN_ROUTE,
@@ -74,6 +74,7 @@ pub fn router(state: AppState) -> Router {
         .route("/callback", get(callback::query).post(callback::form))
         .route("/oauth/return", get(callback::returned));
     routes
+        .merge(sessions::routes(&state))
         .merge(oauth::routes(&state))
         .merge(protect::routes(&state))
         .fallback(no_route)

@@ -22,6 +22,7 @@ mod sealing;
 mod secrets;
 mod section;
 mod server;
+mod sessions;
 mod store;
 mod transport;
 
@@ -51,6 +52,7 @@ pub(crate) use self::{
     sealing::Sealing,
     secrets::{read_secret_file, secret, secret_of_command},
     server::Server,
+    sessions::Sessions,
     store::Store,
     transport::Transport,
 };
@@ -64,7 +66,7 @@ use crate::environment::Environment;
 pub(crate) const DEFAULT_FILE: &str = "tokenkeep.toml";
 
 /// Every section, in the order of the example file.
-const SECTIONS: [Section; 17] = [
+const SECTIONS: [Section; 18] = [
     Server::SECTION,
     Store::SECTION,
     Sealing::SECTION,
@@ -78,6 +80,7 @@ const SECTIONS: [Section; 17] = [
     IssuerResource::SECTION,
     OAuthClient::SECTION,
     Compat::SECTION,
+    Sessions::SECTION,
     Cache::SECTION,
     Refresh::SECTION,
     Transport::SECTION,
@@ -98,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) issuer: Option<Issuer>,
     pub(crate) clients: Vec<OAuthClient>,
     pub(crate) compat: Compat,
+    /// `None` = nothing is said of them: there are none.
+    pub(crate) sessions: Option<Sessions>,
     pub(crate) cache: Cache,
     pub(crate) refresh: Refresh,
     pub(crate) transport: Transport,
@@ -135,6 +140,8 @@ struct Sections {
     #[serde(default)]
     compat: Compat,
     #[serde(default)]
+    sessions: Sessions,
+    #[serde(default)]
     cache: Cache,
     #[serde(default)]
     refresh: Refresh,
@@ -167,8 +174,10 @@ impl Config {
             (None, Some(_)) => Some(check::origin(&figment, "store.url_file")),
             (None, None) => None,
         };
-        let issues =
-            figment.find_value(Issuer::SECTION.name).is_ok_and(|said| said.as_dict().is_some_and(|d| !d.is_empty()));
+        let is_said = |section: Section| {
+            figment.find_value(section.name).is_ok_and(|said| said.as_dict().is_some_and(|said| !said.is_empty()))
+        };
+        let (issues, has_sessions) = (is_said(Issuer::SECTION), is_said(Sessions::SECTION));
         Ok(Self {
             server: sections.server,
             store: sections.store,
@@ -180,6 +189,7 @@ impl Config {
             issuer: issues.then_some(sections.issuer),
             clients: sections.client,
             compat: sections.compat,
+            sessions: has_sessions.then_some(sections.sessions),
             cache: sections.cache,
             refresh: sections.refresh,
             transport: sections.transport,

@@ -8,7 +8,7 @@ use tokenkeep_engine::{Caller, ConfigIntegration, ConfigKey, Engine, NewKey, Put
 use tokenkeep_oauth::Secret;
 use url::Url;
 
-use super::issuer;
+use super::{issuer, sessions};
 use crate::{
     config::{ApiKey, Config, Integration, SeededConnection, read_secret_file, secret},
     environment::Environment,
@@ -40,7 +40,9 @@ impl Installation {
         let integrations = config.integrations.iter().enumerate();
         let seeds = config.connections.iter().enumerate();
         // They go into engine and server by another way; what is wrong with them is found here.
-        issuer::settings(config, &config.public_url(config.server.listen)?)?;
+        let public_url = config.public_url(config.server.listen)?;
+        let issuer = issuer::settings(config, &public_url)?;
+        sessions::settings(config, issuer.as_ref(), &public_url)?;
         config.compat.settings()?;
         Ok(Self {
             keys: keys.map(|(i, k)| api_key(k).with_context(|| numbered("key", i))).collect::<Result<_>>()?,

@@ -11,6 +11,7 @@ mod logging;
 pub(crate) mod sealing_key;
 mod secret_files;
 pub(crate) mod server_url;
+mod sessions;
 mod signals;
 pub(crate) mod store;
 
@@ -71,6 +72,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let listening = tcp.local_addr().context("a bound listener has an address")?;
     let public_url = config.public_url(listening)?;
     let issuer = issuer::settings(&config, &public_url)?.map(Arc::new);
+    let sessions = sessions::settings(&config, issuer.as_deref(), &public_url)?.map(Arc::new);
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
@@ -98,7 +100,12 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let address =
         if listening.ip().is_unspecified() { format!("{host}:{}", listening.port()) } else { listening.to_string() };
     let process = Process { address: Some(address), ..Process::on(host) };
-    let settings = Settings { process, issuer: issuer.clone(), ..settings(&config, public_url.clone()) };
+    let settings = Settings {
+        process,
+        issuer: issuer.clone(),
+        sessions: sessions.clone(),
+        ..settings(&config, public_url.clone())
+    };
     let parts = Parts {
         store,
         bus,
@@ -119,7 +126,14 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
         engine.metrics().register(|registry| counted.register(registry));
     }
     let patience = Duration::from_secs(config.server.shutdown_patience);
-    let admin_key = match installation.apply(&engine).await {
+    let applied = async {
+        let admin_key = installation.apply(&engine).await?;
+        match &sessions {
+            Some(sessions) => sessions::look_around(sessions, &engine).await.map(|()| admin_key),
+            None => Ok(admin_key),
+        }
+    };
+    let admin_key = match applied.await {
         Ok(admin_key) => admin_key,
         Err(error) => {
             // It refreshes already: what has been spent must not be lost to a start that failed.

@@ -6,7 +6,7 @@ use tokenkeep_core::{ClientId, GrantId, Subject};
 use tokenkeep_engine::issuer::{GrantFilter, GrantView};
 use utoipa::ToSchema;
 
-use super::{issuer::OurIssuer, page_limit, time};
+use super::{issuer::Granting, page_limit, time};
 use crate::{
     auth::Auth,
     extract::{IdPath, Params, TokenPath},
@@ -38,7 +38,7 @@ use crate::{
 )]
 pub(crate) async fn list(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     params: Params,
 ) -> Result<axum::Json<GrantList>, Problem> {
     let params = params.only(&["client", "subject", "connection", "limit", "cursor"])?;
@@ -75,7 +75,7 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn get(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     IdPath(id): IdPath<GrantId>,
 ) -> Result<axum::Json<GrantBody>, Problem> {
     Ok(axum::Json(issuer.grant_view(&caller, &id).await?.into()))
@@ -100,7 +100,7 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn revoke(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     IdPath(id): IdPath<GrantId>,
 ) -> Result<StatusCode, Problem> {
     issuer.revoke_grant(&caller, &id).await?;
@@ -128,7 +128,7 @@ pub(crate) async fn revoke(
 )]
 pub(crate) async fn revoke_all(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     params: Params,
 ) -> Result<axum::Json<RevokedBody>, Problem> {
     let params = params.only(&["client", "subject"])?;
@@ -158,7 +158,7 @@ pub(crate) async fn revoke_all(
 )]
 pub(crate) async fn get_by_token(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     TokenPath(jti): TokenPath,
 ) -> Result<axum::Json<GrantBody>, Problem> {
     Ok(axum::Json(issuer.grant_of_token(&caller, &jti).await?.into()))
@@ -183,7 +183,7 @@ pub(crate) async fn get_by_token(
 )]
 pub(crate) async fn revoke_token(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     TokenPath(jti): TokenPath,
 ) -> Result<StatusCode, Problem> {
     issuer.revoke_token(&caller, &jti).await?;

@@ -26,6 +26,19 @@ impl FromRequestParts<AppState> for OurIssuer {
     }
 }
 
+/// Whatever makes grants: the authorization server, or what issues sessions where there is none.
+#[derive(Debug)]
+pub(crate) struct Granting(pub(crate) Issuer);
+
+impl FromRequestParts<AppState> for Granting {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let none = "there is neither `[issuer]` nor `[sessions]` in the configuration of this server";
+        state.engine.granting().cloned().map(Self).ok_or_else(|| Problem::new(NO_ISSUER, none))
+    }
+}
+
 /// Counts of clients, grants and tokens. Reads every record: not for every second.
 #[utoipa::path(
     get,
@@ -42,7 +55,7 @@ impl FromRequestParts<AppState> for OurIssuer {
 )]
 pub(crate) async fn stats(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
 ) -> Result<axum::Json<IssuerStatsBody>, Problem> {
     Ok(axum::Json(issuer.issuer_stats(&caller).await?.into()))
 }
@@ -65,7 +78,7 @@ pub(crate) async fn stats(
 )]
 pub(crate) async fn purge(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     params: Params,
 ) -> Result<axum::Json<PurgedBody>, Problem> {
     let dry_run = params.only(&["dry_run"])?.flag("dry_run")?;

@@ -11,6 +11,7 @@ pub(crate) mod interactions;
 pub(crate) mod issuer;
 pub(crate) mod keys;
 pub(crate) mod providers;
+pub(crate) mod sessions;
 pub(crate) mod signing_keys;
 pub(crate) mod stats;
 pub(crate) mod subjects;

@@ -7,7 +7,7 @@ use tokenkeep_engine::issuer::SigningKeyView;
 use tokenkeep_oauth::issuer::jws::Algorithm;
 use utoipa::ToSchema;
 
-use super::{issuer::OurIssuer, time};
+use super::{issuer::Granting, time};
 use crate::{auth::Auth, body::OptionalJson, openapi::ProblemBody, problem::Problem};
 
 /// Lists the keys, oldest first. What they look like nobody knows.
@@ -25,7 +25,7 @@ use crate::{auth::Auth, body::OptionalJson, openapi::ProblemBody, problem::Probl
 )]
 pub(crate) async fn list(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
 ) -> Result<axum::Json<SigningKeyList>, Problem> {
     Ok(axum::Json(issuer.signing_keys(&caller)?.into()))
 }
@@ -52,7 +52,7 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn rotate(
     Auth(caller): Auth,
-    OurIssuer(issuer): OurIssuer,
+    Granting(issuer): Granting,
     OptionalJson(body): OptionalJson<RotateBody>,
 ) -> Result<axum::Json<SigningKeyList>, Problem> {
     let algorithm = body.algorithm.as_deref().map(|word| Algorithm::parse(word).ok_or_else(unknown)).transpose()?;

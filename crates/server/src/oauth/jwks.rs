@@ -1,12 +1,13 @@
 //! `/jwks` (RFC 7517 5): the keys that others check our tokens with.
 
-use axum::response::Response;
-use tokenkeep_engine::issuer::Refused;
+use axum::{extract::State, response::Response};
+use tokenkeep_engine::issuer::{Issuer, Refused};
 
-use super::{errors::Failure, issuing::Issuing, metadata::published};
+use super::{errors::Failure, metadata::published};
+use crate::AppState;
 
-pub(crate) async fn jwks(issuing: Issuing) -> Result<Response, Failure> {
-    let keys = issuing.issuer.jwks();
+pub(crate) async fn jwks(State(state): State<AppState>) -> Result<Response, Failure> {
+    let keys = state.engine.granting().map(Issuer::jwks).unwrap_or_default();
     if keys.is_empty() {
         // Nobody has been able to read them yet: that is not the same as there being none.
         return Err(

@@ -51,7 +51,11 @@ pub(crate) const NO_REFERRER: (HeaderName, HeaderValue) =
 pub(crate) fn routes(state: &AppState) -> Router<AppState> {
     // What stands in the configuration is a path, not a pattern.
     let router = Router::new().without_v07_checks();
-    let Some(issuing) = &state.issuing else { return router };
+    let Some(issuing) = &state.issuing else {
+        // Whoever is shown a session's token may want to check it.
+        let signs = state.engine.granting().is_some();
+        return if signs { router.route(Endpoint::Jwks.path(), open(get(jwks::jwks))) } else { router };
+    };
     let url = &issuing.issuer.settings().url;
     let below = |path: &str| format!("{}{path}", url.path());
     let mut router = router
