@@ -68,7 +68,7 @@ fn an_unknown_key_names_itself_its_place_and_what_was_meant() {
 
 #[test]
 fn what_comes_later_is_not_passed_over() {
-    for text in ["[sessions]\nurl = \"x\"", "[[mirror]]\nprovider = \"x\""] {
+    for text in ["[audit]\nreads = \"each\"", "[[mirror]]\nprovider = \"x\""] {
         let said = error(text, []);
         assert!(said.contains("not in this version"), "{said}");
     }
