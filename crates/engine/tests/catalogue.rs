@@ -156,6 +156,74 @@ fn the_replaced_systems_are_spoken_to_as_they_were() {
     assert_eq!((login.body, login.token_member.as_str()), (BodyFormat::Json, "Authorization"));
 }
 
+/// Where a call is not simply sent with a bearer token.
+#[test]
+fn apis_are_called_as_they_want_it() {
+    for (id, header, prefix) in [
+        ("google", "authorization", None),
+        ("shopify", "X-Shopify-Access-Token", Some("")),
+        ("amazon-sp-api", "x-amz-access-token", Some("")),
+        ("monday", "authorization", Some("")),
+        ("zoho", "authorization", Some("Zoho-oauthtoken ")),
+    ] {
+        let api = provider(id).api;
+        assert_eq!((api.token_header.as_str(), api.token_prefix.as_deref()), (header, prefix), "{id}");
+    }
+    for (id, name, value) in [
+        ("notion", "Notion-Version", "2022-06-28"),
+        ("github", "X-GitHub-Api-Version", "2022-11-28"),
+        ("twitch", "Client-Id", "{client_id}"),
+        ("reddit", "User-Agent", "{user_agent}"),
+        ("supabase-auth", "apikey", "{publishable_key}"),
+    ] {
+        assert_eq!(provider(id).api.headers.get(name).map(String::as_str), Some(value), "{id}");
+    }
+}
+
+/// The providers that most calls go to can be called at all.
+#[test]
+fn the_most_used_have_an_api_host() {
+    for id in [
+        "google",
+        "microsoft",
+        "slack",
+        "notion",
+        "github",
+        "hubspot",
+        "salesforce",
+        "shopify",
+        "zoho",
+        "xero",
+        "stripe",
+        "linear",
+        "atlassian",
+        "dropbox",
+        "box",
+        "zoom",
+        "discord",
+        "spotify",
+        "twitch",
+        "reddit",
+        "quickbooks",
+        "asana",
+        "airtable",
+        "figma",
+        "linkedin",
+        "zendesk",
+        "intercom",
+        "gitlab",
+        "bitbucket",
+        "clickup",
+        "calendly",
+        "monday",
+        "qontak-crm",
+        "bluestakes",
+        "supabase-auth",
+    ] {
+        assert!(!provider(id).api_hosts.is_empty(), "{id}");
+    }
+}
+
 /// Each word of each enumeration of the schema is one that the reader takes.
 #[test]
 fn the_schema_allows_no_word_that_the_reader_does_not_know() {
