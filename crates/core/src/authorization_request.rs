@@ -49,6 +49,8 @@ pub struct AuthorizationRequest {
     pub return_to: Option<Url>,
     /// Whether the application must confirm whose account it is before anything is attached.
     pub confirm: bool,
+    /// Whether it must be the account that the connection's subject names, as the provider says it.
+    pub same_account: bool,
     /// The `redirect_uri` sent to the provider: the code exchange must repeat it (RFC 6749 4.1.3).
     pub redirect_uri: Url,
     /// When it was made.
@@ -370,6 +372,7 @@ mod tests {
             scope: None,
             return_to: None,
             confirm,
+            same_account: false,
             redirect_uri: Url::parse("http://localhost:7420/oauth/callback").unwrap(),
             created_at: NOW,
             expires_at: after(NOW, REQUEST_LIFE),

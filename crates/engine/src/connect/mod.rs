@@ -8,6 +8,8 @@
 //! Everything that a browser or an application must bring back is stored as a keyed hash, and names its request by id:
 //! nothing is searched for.
 
+pub(crate) mod account;
+mod again;
 mod browser;
 mod confirm;
 mod device;
@@ -51,6 +53,7 @@ const EXPIRED: &str = "expired";
 pub struct Connect {
     shared: Arc<Shared>,
     connections: Connections,
+    again: Arc<again::Links>,
 }
 
 /// What to connect.
@@ -172,7 +175,7 @@ pub struct ConnectView {
 
 impl Connect {
     pub(crate) fn new(shared: Arc<Shared>, connections: Connections) -> Self {
-        Self { shared, connections }
+        Self { shared, connections, again: Arc::default() }
     }
 
     /// How a connect stands. It is forgotten some minutes after its time.

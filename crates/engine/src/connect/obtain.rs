@@ -114,7 +114,11 @@ impl Connect {
         let grant = Grant::AuthorizationCode { code, redirect_uri, verifier };
         let Redeemed { tokens, companion, id_token } = self.redeem(party, &grant, request.scope.as_deref()).await?;
         let display_name = self.identity(party, id_token.as_ref(), nonce)?;
-        Ok(Obtained { tokens, companion, display_name })
+        let obtained = Obtained { tokens, companion, display_name };
+        if request.same_account {
+            self.check_account(party, request, &obtained, id_token.as_ref(), nonce).await?;
+        }
+        Ok(obtained)
     }
 
     /// Exchanges a code. Whoever calls this has made sure that nobody else does.

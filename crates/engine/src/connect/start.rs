@@ -19,6 +19,13 @@ use crate::{
 const MAX_OPEN: usize = 100;
 const MAX_SCOPE: usize = 4096;
 
+/// What must hold of whoever consents, before anything is attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof {
+    pub(super) confirm: bool,
+    pub(super) same_account: bool,
+}
+
 impl Connect {
     /// Starts a connect, in the way of the connection's integration: with a link, with a code for another device, or,
     /// where nobody consents, by obtaining the first token at once.
@@ -54,25 +61,9 @@ impl Connect {
         if confirm && start.return_to.is_none() {
             return Err(Error::invalid("`return_to` is missing: the code to confirm with is sent there"));
         }
-        self.check_room(&start.connection).await?;
         let scope = wanted_scope(party, start.scope.as_deref());
-        let id = ConnectId(self.shared.ulid());
-        let hashes = self.shared.records.barrier().hashes();
-        let ticket = obtain::named(id, &self.draw());
-        let state = self.state_of(id, &ticket);
-        let (pkce_verifier, nonce) = self.draw_proofs(party, scope.as_deref());
-        let outbound = Outbound {
-            ticket: ProofHash(hashes.ticket(&ticket)),
-            state: ProofHash(hashes.state(&state)),
-            pkce_verifier,
-            nonce,
-        };
-        let request =
-            AuthorizationRequest { scope, confirm, ..self.request(id, start, party, Stage::Pending(outbound)) };
-        self.make(&request).await?;
-        audit("connect_started", &caller.name(), &request);
-        let mut url = self.shared.settings.public_url.clone();
-        url.set_path(&format!("/connect/{}", obtain::shown(&ticket)));
+        let proof = Proof { confirm, same_account: false };
+        let (id, url) = self.invite(&caller.name(), StartConnect { scope, ..start }, party, proof).await?;
         Ok(Started {
             connect_id: id,
             authorize_url: Some(url),
@@ -80,6 +71,35 @@ impl Connect {
             expires_in: REQUEST_LIFE,
             status: ConnectStatus::Pending,
         })
+    }
+
+    /// Makes the link that begins it.
+    pub(super) async fn invite(
+        &self,
+        by: &str,
+        start: StartConnect,
+        party: &Party,
+        Proof { confirm, same_account }: Proof,
+    ) -> Result<(ConnectId, Url), Error> {
+        self.check_room(&start.connection).await?;
+        let id = ConnectId(self.shared.ulid());
+        let hashes = self.shared.records.barrier().hashes();
+        let ticket = obtain::named(id, &self.draw());
+        let state = self.state_of(id, &ticket);
+        let (pkce_verifier, nonce) = self.draw_proofs(party, start.scope.as_deref());
+        let outbound = Outbound {
+            ticket: ProofHash(hashes.ticket(&ticket)),
+            state: ProofHash(hashes.state(&state)),
+            pkce_verifier,
+            nonce,
+        };
+        let request =
+            AuthorizationRequest { confirm, same_account, ..self.request(id, start, party, Stage::Pending(outbound)) };
+        self.make(&request).await?;
+        audit("connect_started", by, &request);
+        let mut url = self.shared.settings.public_url.clone();
+        url.set_path(&format!("/connect/{}", obtain::shown(&ticket)));
+        Ok((id, url))
     }
 
     async fn start_on_device(&self, caller: &Caller, start: StartConnect, party: &Party) -> Result<Started, Error> {
@@ -159,6 +179,7 @@ impl Connect {
             scope: start.scope,
             return_to: start.return_to,
             confirm: false,
+            same_account: false,
             redirect_uri: exchange::redirect_uri(&self.shared, party),
             created_at: now,
             expires_at: after(now, REQUEST_LIFE),

@@ -51,6 +51,8 @@ pub struct ConsentPage {
     pub resource_name: Option<String>,
     /// What is asked for.
     pub scopes: Vec<String>,
+    /// The clients that will then be able to use the user's account where they sign in, for people (RFC 8693).
+    pub exchangers: Vec<String>,
     /// Where the user can sign in.
     pub upstreams: Vec<UpstreamChoice>,
     /// What the form must bring back.
@@ -89,6 +91,7 @@ impl Issuer {
         let client = client.ok_or_else(|| Error::not_found("client", &interaction.client))?;
         let browser = browser.filter(is_drawn).unwrap_or_else(|| self.connect.draw());
         let (upstreams, origins) = self.choices(&interaction.resource).await?;
+        let exchangers = self.names_of(&interaction.exchangers).await?;
         let kind = RedirectUri::register(&interaction.redirect_uri).ok().map(|uri| uri.kind());
         let document = (client.origin == ClientOrigin::Document).then(|| Url::parse(client.id.as_str()).ok()).flatten();
         Ok(ConsentPage {
@@ -102,6 +105,7 @@ impl Issuer {
             private_scheme: kind == Some(RedirectKind::PrivateUse),
             resource_name: self.settings.resource(&interaction.resource).and_then(|known| known.name.clone()),
             scopes: interaction.scope.iter().map(str::to_owned).collect(),
+            exchangers,
             upstreams,
             csrf: self.csrf(&browser, id),
             browser,
@@ -131,7 +135,7 @@ impl Issuer {
         };
         tracing::info!(
             target: "audit", action = "consent_given", interaction = %id, client = %interaction.client,
-            scope = %interaction.scope, resource = %interaction.resource,
+            scope = %interaction.scope, resource = %interaction.resource, exchangers = ?interaction.exchangers,
         );
         match chosen {
             Upstream::LocalAdministrator => Ok(Next::Administrator),
@@ -163,6 +167,17 @@ impl Issuer {
     fn csrf(&self, browser: &Secret, id: &InteractionId) -> Secret {
         let hash = self.shared.records.barrier().hashes().csrf(browser, &id.to_string());
         BASE64_URL_SAFE_NO_PAD.encode(hash).into()
+    }
+
+    /// What to call those clients. The operator named them, and may make them later.
+    async fn names_of(&self, clients: &BTreeSet<ClientId>) -> Result<Vec<String>, Error> {
+        let mut names = Vec::with_capacity(clients.len());
+        for id in clients {
+            let client = self.client(id.as_str()).await?;
+            let name = client.and_then(|client| client.metadata.client_name.clone());
+            names.push(name.unwrap_or_else(|| id.to_string()));
+        }
+        Ok(names)
     }
 
     /// Where people can sign in for `resource`, and the origins that they are sent to.

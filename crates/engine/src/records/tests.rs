@@ -245,15 +245,16 @@ fn stage() -> impl Strategy<Value = Stage> {
 }
 
 fn request() -> impl Strategy<Value = AuthorizationRequest> {
-    let ways = (option::of(text()), option::of(url()), any::<bool>(), url());
+    let ways = (option::of(text()), option::of(url()), any::<bool>(), any::<bool>(), url());
     (ulid(), connection_id(), ways, time(), time(), stage()).prop_map(
-        |(id, connection, (scope, return_to, confirm, redirect_uri), created_at, expires_at, stage)| {
+        |(id, connection, (scope, return_to, confirm, same_account, redirect_uri), created_at, expires_at, stage)| {
             AuthorizationRequest {
                 id: ConnectId(id),
                 connection,
                 scope,
                 return_to,
                 confirm,
+                same_account,
                 redirect_uri,
                 created_at,
                 expires_at,

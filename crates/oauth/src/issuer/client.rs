@@ -202,11 +202,22 @@ impl ClientMetadata {
     }
 }
 
-/// Reads a registration request (RFC 7591 3.1). What is unknown is left out, as the RFC has it; so is a grant type that
-/// is unknown here, as long as another is left.
+/// Reads what an operator says of a client, in the words of a registration (RFC 7591 3.1). What is unknown is left out,
+/// as the RFC has it; so is a grant type that is unknown here, as long as another is left.
 pub fn parse_client_metadata(body: &[u8]) -> Result<ClientMetadata, OAuthError> {
-    let members = Members::parse(body)?;
-    let metadata = members.metadata(AuthMethod::ClientSecretBasic)?;
+    let metadata = Members::parse(body)?.metadata(AuthMethod::ClientSecretBasic)?;
+    metadata.check()?;
+    Ok(metadata)
+}
+
+/// Reads what a client says of itself in a registration request (RFC 7591 3.1).
+pub fn parse_registration(body: &[u8]) -> Result<ClientMetadata, OAuthError> {
+    claimed(Members::parse(body)?.metadata(AuthMethod::ClientSecretBasic)?)
+}
+
+/// Without what a client cannot claim for itself.
+fn claimed(mut metadata: ClientMetadata) -> Result<ClientMetadata, OAuthError> {
+    metadata.grant_types.remove(&GrantType::TokenExchange);
     metadata.check()?;
     Ok(metadata)
 }
@@ -240,8 +251,7 @@ pub fn parse_client_document(client_id: &str, body: &[u8]) -> Result<ClientMetad
     if metadata.token_endpoint_auth_method.has_secret() {
         return Err(OAuthError::invalid_client_metadata("a client with a document has no shared secret"));
     }
-    metadata.check()?;
-    Ok(metadata)
+    claimed(metadata)
 }
 
 struct Members(Map<String, Value>);
@@ -335,10 +345,7 @@ impl Members {
         }
         Ok(match self.list("grant_types")? {
             None => [GrantType::AuthorizationCode].into(),
-            Some(words) => {
-                let claimed = words.into_iter().filter_map(GrantType::parse);
-                claimed.filter(|grant| *grant != GrantType::TokenExchange).collect()
-            }
+            Some(words) => words.into_iter().filter_map(GrantType::parse).collect(),
         })
     }
 
@@ -372,7 +379,7 @@ mod tests {
     use super::*;
 
     fn parse(body: &str) -> Result<ClientMetadata, String> {
-        parse_client_metadata(body.as_bytes()).map_err(|error| error.code.to_string())
+        parse_registration(body.as_bytes()).map_err(|error| error.code.to_string())
     }
 
     #[test]
@@ -428,6 +435,20 @@ mod tests {
     }
 
     #[test]
+    fn only_an_operator_lets_a_client_exchange_tokens() {
+        let exchange = GrantType::TokenExchange.as_str();
+        let body = |rest: &str| format!(r#"{{"grant_types":["{exchange}"]{rest}}}"#);
+        let made = parse_client_metadata(body("").as_bytes()).unwrap();
+        assert_eq!(made.grant_types, [GrantType::TokenExchange].into());
+        let stored = serde_json::to_string(&made).unwrap();
+        assert!(stored.contains(exchange), "{stored}");
+        assert_eq!(serde_json::from_str::<ClientMetadata>(&stored).unwrap(), made);
+        let public = body(r#","token_endpoint_auth_method":"none""#);
+        assert!(parse_client_metadata(public.as_bytes()).is_err());
+        assert_eq!(parse(&body("")), Err("invalid_client_metadata".to_owned()), "nothing is left");
+    }
+
+    #[test]
     fn a_document_is_its_address_and_keeps_no_secret() {
         let url = "https://app.example/client.json";
         let document = |rest: &str| {
@@ -437,6 +458,8 @@ mod tests {
         assert_eq!(document("").unwrap().token_endpoint_auth_method, AuthMethod::None);
         assert!(document(r#","client_secret":"x""#).is_err());
         assert!(document(r#","token_endpoint_auth_method":"client_secret_post""#).is_err());
+        let exchanges = format!(r#","grant_types":["authorization_code","{}"]"#, GrantType::TokenExchange.as_str());
+        assert_eq!(document(&exchanges).unwrap().grant_types, [GrantType::AuthorizationCode].into());
         let other = br#"{"client_id":"https://app.example/other.json","redirect_uris":["https://app.example/cb"]}"#;
         assert!(parse_client_document(url, other).is_err());
     }

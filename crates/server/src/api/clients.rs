@@ -236,7 +236,8 @@ pub(crate) struct PutBody {
     redirect_uris: Option<Vec<String>>,
     /// `none`, `client_secret_basic` (the default), `client_secret_post` or `private_key_jwt`.
     token_endpoint_auth_method: Option<String>,
-    /// `authorization_code` (the default), `refresh_token`, `client_credentials`.
+    /// `authorization_code` (the default), `refresh_token`, `client_credentials`,
+    /// `urn:ietf:params:oauth:grant-type:token-exchange`.
     grant_types: Option<Vec<String>>,
     /// `code` is the only one there is.
     response_types: Option<Vec<String>>,

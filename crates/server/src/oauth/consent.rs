@@ -182,6 +182,14 @@ struct ConsentTemplate<'a> {
     page: &'a ConsentPage,
 }
 
+impl ConsentTemplate<'_> {
+    /// The providers where an account could be used, whichever of them the user chooses.
+    fn accounts(&self) -> String {
+        let chosen = self.page.upstreams.iter().filter(|upstream| upstream.id != ADMINISTRATOR);
+        chosen.map(|upstream| upstream.name.as_str()).collect::<Vec<_>>().join(" or ")
+    }
+}
+
 /// What the scopes mean that mean the same everywhere (OpenID Connect Core 5.4 and 11).
 fn in_words(scope: &str) -> Option<&'static str> {
     Some(match scope {
@@ -217,6 +225,7 @@ pub(crate) mod tests {
             resource: Resource::parse("https://notes.example/mcp").unwrap(),
             resource_name: Some(hostile()),
             scopes: vec![hostile()],
+            exchangers: vec![hostile()],
             upstreams: vec![UpstreamChoice { id: hostile(), name: hostile() }],
             csrf: HOSTILE.into(),
             browser: HOSTILE.into(),

@@ -21,7 +21,8 @@ pub(crate) struct Failure {
     status: StatusCode,
     retry_after: Option<Duration>,
     challenge: Option<HeaderValue>,
-    connect_url: Option<Secret>,
+    /// Boxed: hardly any refusal has one.
+    connect_url: Option<Box<Secret>>,
 }
 
 impl Failure {
@@ -62,7 +63,7 @@ impl From<Refused> for Failure {
         }
         let (retry_after, told) = (refused.retry_after(), refused.told());
         let connect_url = match refused {
-            Refused::InteractionRequired { connect_url } => connect_url,
+            Refused::InteractionRequired { connect_url } => connect_url.map(Box::new),
             _ => None,
         };
         Self { retry_after, connect_url, ..told.into() }

@@ -19,7 +19,7 @@ use tokenkeep_core::{
 use tokenkeep_oauth::{
     Secret,
     issuer::{
-        client::{AuthMethod, ClientMetadata, GrantType, parse_client_metadata},
+        client::{AuthMethod, ClientMetadata, GrantType, parse_registration},
         error::OAuthError,
         metadata::Endpoint,
         redirect_uri::RedirectUri,
@@ -112,7 +112,7 @@ impl Issuer {
         if body.len() > MAX_BODY {
             return Err(OAuthError::invalid_client_metadata("the registration is longer than 16 KiB"));
         }
-        let mut metadata = parse_client_metadata(body)?;
+        let mut metadata = parse_registration(body)?;
         if matches!(self.settings.registration, Registration::Open) {
             only_for_users(&mut metadata)?;
         }

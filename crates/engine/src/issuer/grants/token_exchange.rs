@@ -50,7 +50,9 @@ impl Issuer {
         let ready = match self.connections.token(&Caller::Local, connection, MIN_TTL).await {
             Ok(ready) => ready,
             Err(Error::NotFound { .. } | Error::ReauthRequired { .. }) => {
-                return Err(Refused::InteractionRequired { connect_url: None });
+                let (by, pages) = (format!("client:{}", client.id), self.settings.interaction_url.as_ref());
+                let connect_url = self.connect.again(connection, &by, pages).await?;
+                return Err(Refused::InteractionRequired { connect_url });
             }
             Err(Error::IntegrationMissing(_)) => return Err(no_such_target().into()),
             Err(error) => return Err(error.into()),

@@ -10,7 +10,7 @@ mod identity;
 use std::sync::Arc;
 
 use tokenkeep_core::{
-    ConnectionId, IntegrationId, Interaction, InteractionId, Subject, Tenant,
+    ConnectionId, IntegrationId, Interaction, InteractionId, Tenant,
     authorization_request::{Obtained, ProofHash},
     grant::{Grant, User},
     interaction::{InteractionError, InteractionStage, Outbound, SignIn},
@@ -20,7 +20,7 @@ use tokenkeep_oauth::{Secret, issuer::error::OAuthError, token};
 use url::Url;
 
 use self::admitted::Who;
-use self::identity::{Person, identity_of};
+use self::identity::Person;
 use super::{
     Issuer,
     interactions::{interaction_of, misstep, state_of},
@@ -28,8 +28,9 @@ use super::{
 use crate::{
     Error,
     connect::{
-        Failure, Leaving, Redeemed, authorize_url, code_of, parse_callback, state_of_callback, wanted_scope,
-        with_scopes,
+        Failure, Leaving, Redeemed,
+        account::{identity_of, subject_of},
+        authorize_url, code_of, parse_callback, state_of_callback, wanted_scope, with_scopes,
     },
     connections::exchange,
     error::STORE_RETRY,
@@ -197,7 +198,7 @@ impl Issuer {
         let scope = self.sign_in_scope(party)?;
         let Redeemed { tokens, companion, id_token } = self.connect.redeem(party, &spent, scope.as_deref()).await?;
         let person = self.identify(party, tokens.as_ref(), id_token.as_ref(), nonce.as_ref()).await?;
-        let subject = subject_of(&integration, &person)?;
+        let subject = subject_of(&integration, &person.id)?;
         let id = ConnectionId { integration, tenant: Tenant::default_tenant(), subject: subject.clone() };
         let Person { name, email, .. } = &person;
         let obtained = Obtained { tokens, companion, display_name: name.clone().or_else(|| email.clone()) };
@@ -258,14 +259,6 @@ impl Issuer {
     fn state_hash(&self, state: &Secret) -> ProofHash {
         ProofHash(self.shared.records.barrier().hashes().state(state))
     }
-}
-
-/// `{provider}|{immutable id}`. The integration stands for the provider: two of them may be two installations of it.
-fn subject_of(integration: &IntegrationId, person: &Person) -> Result<Subject, Failure> {
-    Subject::new(&format!("{integration}|{}", person.id)).map_err(|error| {
-        tracing::warn!(%integration, %error, "the provider's id of an account cannot be a subject");
-        Failure::Refused("identity_unusable".to_owned())
-    })
 }
 
 /// What the client is told of a failure upstream: a stable word, and no text of the provider's.

@@ -13,6 +13,7 @@ mod redirects;
 mod refresh_tokens;
 mod registration;
 mod secrets;
+mod token_exchange;
 mod told;
 mod upstreams;
 

@@ -18,15 +18,24 @@ use crate::{
 
 /// Signs in at the provider; answers where the client is sent.
 async fn sign_in(app: &TestApp) -> Answered {
+    sign_in_by(app, &request()).await
+}
+
+async fn sign_in_by(app: &TestApp, request: &str) -> Answered {
     let mut browser = Browser::default();
-    let (address, page) = open(&mut browser, app, &request()).await;
+    let (address, page) = open(&mut browser, app, request).await;
     let away = browser.post(app, &address, &approve(&page, "fake")).await;
     browser.get(app, &consent(away.header("location").unwrap()).await).await
 }
 
 /// Signs in at the provider; answers the client's tokens.
 pub(super) async fn tokens(app: &TestApp) -> serde_json::Value {
-    let answer = answer_of(&sign_in(app).await);
+    tokens_by(app, &request()).await
+}
+
+/// The same, for a request of the client's.
+pub(super) async fn tokens_by(app: &TestApp, request: &str) -> serde_json::Value {
+    let answer = answer_of(&sign_in_by(app, request).await);
     let form = [
         ("grant_type", "authorization_code"),
         ("client_id", "web"),
