@@ -108,7 +108,10 @@ pub async fn make_client(issuer: &Issuer, method: AuthMethod) -> (Client, Option
 pub fn metadata(method: AuthMethod) -> ClientMetadata {
     let mut metadata = ClientMetadata::new(
         method,
-        GrantType::ALL.into_iter().filter(|grant| method != AuthMethod::None || *grant != GrantType::ClientCredentials),
+        GrantType::ALL.into_iter().filter(|grant| {
+            let needs_proof = matches!(grant, GrantType::ClientCredentials | GrantType::TokenExchange);
+            method != AuthMethod::None || !needs_proof
+        }),
     );
     metadata.redirect_uris = vec![RedirectUri::register(REDIRECT).unwrap()];
     metadata
