@@ -1,6 +1,7 @@
 //! What can be typed. Nothing here does anything; `commands` does.
 
 mod issuing;
+mod protect;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -11,6 +12,7 @@ pub(crate) use self::issuing::{
     ClientMetadata, Clients, CreateClient, DeleteClients, Grants, ListClients, ListGrants, SigningKeys, WhichGrant,
     WhichGrants,
 };
+pub(crate) use self::protect::Protect;
 
 /// Keeps, refreshes and serves the OAuth tokens an application lives on.
 #[derive(Debug, Parser)]
@@ -42,6 +44,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run the server
     Serve(Serve),
+    /// Run the server, in front of an MCP server that has no login of its own
+    Protect(Protect),
     /// Have a user consent, and wait until the connection is there
     Connect(Connect),
     /// Print an access token that is fresh

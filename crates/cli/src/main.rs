@@ -24,7 +24,7 @@ const WRONG_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut runtime = match arguments.command {
-        Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Serve(_) | Command::Protect(_) => tokio::runtime::Builder::new_multi_thread(),
         // One question, one answer.
         _ => tokio::runtime::Builder::new_current_thread(),
     };

@@ -46,6 +46,6 @@ pub use compat::{Companies, Compat};
 pub use fast_lane::{FastLane, LaneBody, LaneFuture};
 pub use openapi::openapi_json;
 pub use protect::{Forward, Protected};
-pub use router::router;
+pub use router::{is_own_path, router};
 pub use serve::{Limits, Listener, serve};
 pub use state::{AppState, Settings};

@@ -22,6 +22,40 @@ use crate::{
     proxy::{self, PROXY_ROUTE},
 };
 
+/// What our own paths begin with, in this version and in those to come. `/mcp` is left to whoever says what is there.
+const OWN: [&str; 24] = [
+    ".well-known",
+    "assets",
+    "authorize",
+    "callback",
+    "connect",
+    "console",
+    "healthz",
+    "introspect",
+    "jwks",
+    "metrics",
+    "oauth",
+    "openapi.json",
+    "proxy",
+    "readyz",
+    "register",
+    "revoke",
+    "sessions",
+    "static",
+    "tickets",
+    "token",
+    "tokens",
+    "userinfo",
+    "v1",
+    "verify",
+];
+
+/// Whether `path` is one of our own, or below one: then nothing else can be there.
+pub fn is_own_path(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    first.is_empty() || OWN.contains(&first)
+}
+
 /// The routes, without the fast lane.
 pub fn router(state: AppState) -> Router {
     let routes = Router::new()
@@ -93,4 +127,29 @@ async fn no_route(uri: Uri) -> Response {
 
 async fn no_method() -> Response {
     Problem::new(METHOD_NOT_ALLOWED, "the `Allow` header lists this route's methods").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever adds a route elsewhere than below these must say so.
+    #[test]
+    fn every_route_of_ours_is_known_as_one() {
+        let mut routes = 0;
+        for source in [include_str!("router.rs"), include_str!("compat/mod.rs")] {
+            let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+            for path in source.split('"').filter(|text| text.starts_with('/')) {
+                assert!(is_own_path(path), "{path}");
+                routes += 1;
+            }
+        }
+        assert!(routes > 30, "{routes}");
+        for ours in ["/", "/v1", "/v1/x", "/authorize", "/.well-known/x", "//v1"] {
+            assert!(is_own_path(ours), "{ours}");
+        }
+        for free in ["/mcp", "/tools/github", "/v2", "/authorizes"] {
+            assert!(!is_own_path(free), "{free}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod list;
 mod local;
 mod pages;
 mod password;
+mod protect;
 mod providers;
 mod put;
 mod signing_keys;
@@ -68,6 +69,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
     let context = &context;
     match arguments.command {
         Command::Serve(serve) => serve::run(serve, &context.global, &context.environment).await?,
+        Command::Protect(protect) => protect::run(context, protect).await?,
         Command::Connect(connect) => connect::run(context, connect).await?,
         Command::Token(token) => connections::token(context, token).await?,
         Command::Status(status) => connections::status(context, status).await?,

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Sections of later versions.
-const LATER_SECTIONS: [&str; 4] = ["mirror", "protect", "webhook", "audit"];
+const LATER_SECTIONS: [&str; 3] = ["mirror", "webhook", "audit"];
 
 /// Refuses keys that nobody reads: a typing error must not silently mean the default.
 pub(super) fn keys(figment: &Figment) -> Result<()> {

@@ -16,6 +16,7 @@ mod keys;
 mod layers;
 mod log;
 mod nearest;
+mod protect;
 mod providers;
 mod refresh;
 mod sealing;
@@ -48,6 +49,8 @@ pub(crate) use self::{
     issuer::{Issuer, IssuerResource, IssuerUpstream},
     keys::ApiKey,
     log::{Format, Log},
+    nearest::nearest,
+    protect::Protect,
     refresh::Refresh,
     sealing::Sealing,
     secrets::{read_secret_file, secret, secret_of_command},
@@ -66,7 +69,7 @@ use crate::environment::Environment;
 pub(crate) const DEFAULT_FILE: &str = "tokenkeep.toml";
 
 /// Every section, in the order of the example file.
-const SECTIONS: [Section; 18] = [
+const SECTIONS: [Section; 19] = [
     Server::SECTION,
     Store::SECTION,
     Sealing::SECTION,
@@ -79,6 +82,7 @@ const SECTIONS: [Section; 18] = [
     IssuerUpstream::SECTION,
     IssuerResource::SECTION,
     OAuthClient::SECTION,
+    Protect::SECTION,
     Compat::SECTION,
     Sessions::SECTION,
     Cache::SECTION,
@@ -100,6 +104,7 @@ pub(crate) struct Config {
     /// `None` = nothing is said of it: nothing is issued.
     pub(crate) issuer: Option<Issuer>,
     pub(crate) clients: Vec<OAuthClient>,
+    pub(crate) protect: Vec<Protect>,
     pub(crate) compat: Compat,
     /// `None` = nothing is said of them: there are none.
     pub(crate) sessions: Option<Sessions>,
@@ -137,6 +142,8 @@ struct Sections {
     issuer: Issuer,
     #[serde(default)]
     client: Vec<OAuthClient>,
+    #[serde(default)]
+    protect: Vec<Protect>,
     #[serde(default)]
     compat: Compat,
     #[serde(default)]
@@ -188,6 +195,7 @@ impl Config {
             connect: sections.connect,
             issuer: issues.then_some(sections.issuer),
             clients: sections.client,
+            protect: sections.protect,
             compat: sections.compat,
             sessions: has_sessions.then_some(sections.sessions),
             cache: sections.cache,

@@ -1,7 +1,7 @@
 //! What somebody probably meant.
 
 /// The candidate that is most like `word`, if any is like it at all.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let tolerable = 1 + word.len() / 3;
     candidates
         .map(|candidate| (distance(word, candidate), candidate))

@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::Result;
 use secrecy::ExposeSecret as _;
+use tokenkeep_engine::issuer::{Admitted, IssuerSettings, Upstream};
 use tokenkeep_oauth::Secret;
+use tokenkeep_server::Protected;
 use url::Url;
 
 use super::store::Choice;
@@ -20,7 +22,8 @@ pub(super) struct Banner<'a> {
     pub(super) listening: SocketAddr,
     pub(super) socket: Option<PathBuf>,
     pub(super) public_url: &'a Url,
-    pub(super) issuer: Option<&'a str>,
+    pub(super) issuer: Option<&'a IssuerSettings>,
+    pub(super) protected: &'a [Protected],
     pub(super) data_dir: &'a Path,
     pub(super) sealing: &'a str,
     pub(super) admin_key: Option<&'a Secret>,
@@ -46,7 +49,10 @@ impl Banner<'_> {
         }
         writeln!(text, "  public URL  {}", self.public_url.as_str().trim_end_matches('/'))?;
         if let Some(issuer) = self.issuer {
-            writeln!(text, "  issues as   {issuer}")?;
+            writeln!(text, "  issues as   {}", issuer.url)?;
+        }
+        for Protected { resource, upstream, .. } in self.protected {
+            writeln!(text, "  protects    {upstream}\n              as {resource}")?;
         }
         writeln!(text, "  data        {}", self.data_dir.display())?;
         writeln!(text, "  sealing     {}", self.sealing)?;
@@ -56,12 +62,61 @@ impl Banner<'_> {
         if let Some(warning) = self.warning() {
             writeln!(text, "\n  ⚠ {warning}")?;
         }
-        if self.admin_key.is_some() {
+        if let (Some(issuer), [_, ..]) = (self.issuer, self.protected) {
+            self.write_protected(text, issuer)?;
+        } else if self.admin_key.is_some() {
             writeln!(text, "\nNext, in another terminal of this machine:")?;
             writeln!(text, "  tokenkeep integrations set google --client-id YOUR_CLIENT_ID")?;
             writeln!(text, "  tokenkeep connect google --subject alice")?;
         }
         writeln!(text, "\nReady. Ctrl-C ends it.")
+    }
+
+    /// What somebody needs to know who puts a server behind us.
+    fn write_protected(&self, text: &mut String, issuer: &IssuerSettings) -> fmt::Result {
+        writeln!(text, "\nGive MCP clients this address; they find out the rest:")?;
+        for Protected { resource, .. } in self.protected {
+            writeln!(text, "  {resource}")?;
+        }
+        let all = self.protected.iter().flat_map(|one| issuer.upstreams_of(&one.resource));
+        let mut places: Vec<&Upstream> = Vec::new();
+        all.for_each(|one| {
+            if !places.contains(&one) {
+                places.push(one)
+            }
+        });
+        let at = places.iter().filter_map(|one| match one {
+            Upstream::Integration(id) => Some(id.as_str()),
+            Upstream::LocalAdministrator => None,
+        });
+        let at = at.collect::<Vec<_>>().join(", ");
+        if !at.is_empty() {
+            let callback = self.public_url.join("oauth/callback").map(String::from).unwrap_or_default();
+            writeln!(text, "\nPeople sign in at {at}. This redirect URI (callback URL) must be registered there:")?;
+            writeln!(text, "  {callback}")?;
+            let Admitted { users, email_domains, organizations } = &issuer.admitted;
+            let rules = [("user", users), ("e-mail domain", email_domains), ("organisation", organizations)];
+            let named = rules.iter().filter_map(|(what, list)| Some((what, list.as_ref()?)));
+            let named: Vec<_> =
+                named.flat_map(|(what, list)| list.iter().map(move |one| format!("{what} {one}"))).collect();
+            match (users.is_none() && email_domains.is_none() && organizations.is_none(), named.is_empty()) {
+                (true, _) => writeln!(
+                    text,
+                    "  ⚠ everybody with an account there may: --allow-user, --allow-email-domain, --allow-organization (or \
+                     `[issuer] allowed_...`) say who may"
+                )?,
+                (false, true) => writeln!(text, "  ⚠ nobody may: the lists of `[issuer] allowed_...` are empty")?,
+                (false, false) => writeln!(text, "  Who may: {}", named.join(", "))?,
+            }
+        }
+        if places.contains(&&Upstream::LocalAdministrator) {
+            let which = match self.admin_key {
+                Some(_) => "the one above",
+                None => "the one of the first start, or another: `tokenkeep keys create me --role admin`",
+            };
+            writeln!(text, "\nPeople sign in here, with an admin key ({which}): for development.")?;
+        }
+        Ok(())
     }
 
     fn warning(&self) -> Option<String> {
@@ -89,6 +144,7 @@ mod tests {
             socket: None,
             public_url: &Url::parse("http://localhost:7420").unwrap(),
             issuer: None,
+            protected: &[],
             data_dir: Path::new("/data"),
             sealing: "[sealing] key",
             admin_key,

@@ -23,7 +23,7 @@ use tokenkeep_oauth::{
 };
 use url::{Host, Url};
 
-use super::installation::required;
+use super::{installation::required, protect};
 use crate::config::{Config, Integration, Issuer, IssuerResource, OAuthClient, secret};
 
 /// The word for signing in with an admin key.
@@ -37,22 +37,37 @@ const DAY: u64 = 24 * 60 * 60;
 /// What is to be issued, checked; `None` = nothing.
 pub(crate) fn settings(config: &Config, public_url: &Url) -> Result<Option<IssuerSettings>> {
     let place = config.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
-    let Some(issuer) = &config.issuer else {
-        if config.clients.is_empty() {
-            return Ok(None);
-        }
-        bail!("{place}: [[client]] is a client of our authorization server: that needs an [issuer], too");
+    let implied = Issuer::default();
+    let issuer = match &config.issuer {
+        Some(issuer) => issuer,
+        None if !config.protect.is_empty() => &implied,
+        None if config.clients.is_empty() => return Ok(None),
+        None => bail!("{place}: [[client]] is a client of our authorization server: that needs an [issuer], too"),
     };
     let numbered = |what: &str, index: usize| format!("{place}: [[{what}]] number {}", index + 1);
     let resources = issuer.resource.iter().enumerate();
     let resources = resources
         .map(|(i, r)| resource(r, issuer).with_context(|| numbered("issuer.resource", i)))
         .collect::<Result<Vec<_>>>()?;
+    let protected = protect::read(config, public_url)?;
+    let of_protected = protected.iter().enumerate();
+    let of_protected = of_protected
+        .map(|(i, told)| {
+            let provider = told.provider.as_deref();
+            let own = provider.map(|name| upstream(config, issuer, public_url, name)).transpose();
+            let own = own.with_context(|| numbered("protect", i))?.into_iter().collect();
+            told.resource(own).with_context(|| numbered("protect", i))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let resources = [resources, of_protected].concat();
     let clients = config.clients.iter().enumerate();
     let clients = clients
         .map(|(i, c)| client(c, &resources).with_context(|| numbered("client", i)))
         .collect::<Result<Vec<_>>>()?;
-    together(config, issuer, resources, clients, public_url).map(Some).with_context(|| format!("{place}: [issuer]"))
+    let settings =
+        together(config, issuer, resources, clients, public_url).with_context(|| format!("{place}: [issuer]"))?;
+    protect::check(&protected, &settings).with_context(|| place.clone())?;
+    Ok(Some(settings))
 }
 
 fn together(
@@ -73,8 +88,9 @@ fn together(
         .map_err(|problem| anyhow!("`interaction_url` cannot be used: {problem}"))?;
     let has_people = !matches!(registration, Registration::Off)
         || clients.iter().any(|client| client.metadata.allows(GrantType::AuthorizationCode));
-    let upstreams = upstreams(config, issuer, public_url)?;
-    if upstreams.is_empty() && has_people && interaction_url.is_none() {
+    let nowhere = resources.iter().any(|resource| resource.upstreams.is_empty());
+    let upstreams = upstreams(config, issuer, public_url, nowhere)?;
+    if upstreams.is_empty() && nowhere && has_people && interaction_url.is_none() {
         bail!(
             "nobody could sign in: name an [[integration]] and, if there are several, an [[issuer.upstream]]; for \
              development [[issuer.upstream]] provider = \"local\" will do"
@@ -186,18 +202,16 @@ fn admitted(issuer: &Issuer) -> Result<Admitted> {
     })
 }
 
-fn upstreams(config: &Config, issuer: &Issuer, public_url: &Url) -> Result<Vec<Upstream>> {
-    let id = |integration: &Integration| integration.id.clone().or_else(|| integration.provider.clone());
-    let signs_in = |integration: &&Integration| {
-        integration.grant.as_deref().is_none_or(|grant| grant == "authorization_code") && integration.tenant.is_none()
-    };
+/// `needed`: whether some resource has no place of its own where its users sign in.
+fn upstreams(config: &Config, issuer: &Issuer, public_url: &Url, needed: bool) -> Result<Vec<Upstream>> {
     if issuer.upstream.is_empty() {
-        let all: Vec<_> = config.integrations.iter().filter(signs_in).filter_map(id).collect();
+        let all: Vec<_> = config.integrations.iter().filter(|one| signs_in(one)).filter_map(id_of).collect();
         return match all.as_slice() {
             // An application with pages of its own says itself who signed in.
             _ if issuer.interaction_url.is_some() => Ok(Vec::new()),
+            _ if !needed => Ok(Vec::new()),
             [] => Ok(Vec::new()),
-            [only] => Ok(vec![Upstream::Integration(IntegrationId::new(only)?)]),
+            [only] => Ok(vec![Upstream::Integration(IntegrationId::new(*only)?)]),
             several => bail!(
                 "there are several integrations ({}): say with [[issuer.upstream]] provider = \"..\" where people sign in",
                 several.join(", ")
@@ -207,19 +221,7 @@ fn upstreams(config: &Config, issuer: &Issuer, public_url: &Url) -> Result<Vec<U
     let mut upstreams = Vec::new();
     for named in &issuer.upstream {
         let name = required("provider", named.provider.as_ref()).context("[[issuer.upstream]]")?;
-        let configured = config.integrations.iter().find(|integration| id(integration).as_deref() == Some(name));
-        let upstream = match (name, configured) {
-            (LOCAL, Some(_)) => bail!("[[issuer.upstream]]: `local` is no id for an integration where people sign in"),
-            (LOCAL, None) => {
-                check_local(issuer, public_url)?;
-                Upstream::LocalAdministrator
-            }
-            (_, Some(integration)) if !signs_in(&integration) => bail!(
-                "[[issuer.upstream]]: nobody can sign in at {name}: it must have the grant authorization_code, and no \
-                 tenant of its own"
-            ),
-            _ => Upstream::Integration(IntegrationId::new(name).context("[[issuer.upstream]] provider")?),
-        };
+        let upstream = upstream(config, issuer, public_url, name).context("[[issuer.upstream]]")?;
         if upstreams.contains(&upstream) {
             bail!("[[issuer.upstream]]: {name} is there twice");
         }
@@ -228,12 +230,36 @@ fn upstreams(config: &Config, issuer: &Issuer, public_url: &Url) -> Result<Vec<U
     Ok(upstreams)
 }
 
+/// Where people sign in that `provider` names.
+fn upstream(config: &Config, issuer: &Issuer, public_url: &Url, provider: &str) -> Result<Upstream> {
+    let configured = config.integrations.iter().find(|integration| id_of(integration) == Some(provider));
+    match (provider, configured) {
+        (LOCAL, Some(_)) => bail!("`local` is no id for an integration where people sign in"),
+        (LOCAL, None) => {
+            check_local(issuer, public_url)?;
+            Ok(Upstream::LocalAdministrator)
+        }
+        (_, Some(integration)) if !signs_in(integration) => bail!(
+            "nobody can sign in at {provider}: it must have the grant authorization_code, and no tenant of its own"
+        ),
+        _ => Ok(Upstream::Integration(IntegrationId::new(provider).context("`provider`")?)),
+    }
+}
+
+fn id_of(integration: &Integration) -> Option<&str> {
+    integration.id.as_deref().or(integration.provider.as_deref())
+}
+
+fn signs_in(integration: &Integration) -> bool {
+    integration.grant.as_deref().is_none_or(|grant| grant == "authorization_code") && integration.tenant.is_none()
+}
+
 fn check_local(issuer: &Issuer, public_url: &Url) -> Result<()> {
     if issuer.allow_local_sign_in || is_loopback(public_url) {
         return Ok(());
     }
     bail!(
-        "[[issuer.upstream]]: `local` is for development: others reach this server at {}. Name an integration, or say \
+        "`local` is for development: others reach this server at {}. Name an integration, or say \
          `allow_local_sign_in = true`",
         public_url.origin().ascii_serialization()
     )
@@ -281,7 +307,7 @@ fn shared_key(secret: &Secret) -> Option<TokenKey> {
     TokenKey::from_stored(Algorithm::Hs256, secret.expose_secret().as_bytes()).ok()
 }
 
-fn scopes(words: &[String]) -> Result<ScopeSet> {
+pub(super) fn scopes(words: &[String]) -> Result<ScopeSet> {
     if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
         bail!("`scopes` is a list with one scope in each entry");
     }
@@ -290,7 +316,7 @@ fn scopes(words: &[String]) -> Result<ScopeSet> {
 
 fn check_resources(resources: &[ProtectedResource]) -> Result<()> {
     if resources.is_empty() {
-        bail!("there is no [[issuer.resource]]: say with `url` what the tokens are for");
+        bail!("there is no [[issuer.resource]] and no [[protect]]: say what the tokens are for");
     }
     let mut known = BTreeSet::new();
     let mut keys = BTreeSet::new();
@@ -401,15 +427,20 @@ fn check_clients(clients: &[ConfigClient], resources: &[ProtectedResource]) -> R
 pub(super) async fn look_around(settings: &IssuerSettings, engine: &Engine) {
     let Admitted { users, email_domains, organizations } = &settings.admitted;
     let anybody = users.is_none() && email_domains.is_none() && organizations.is_none();
-    for upstream in &settings.upstreams {
+    let own = settings.resources.iter().flat_map(|resource| &resource.upstreams);
+    let mut asked = BTreeSet::new();
+    for upstream in settings.upstreams.iter().chain(own) {
         let Upstream::Integration(id) = upstream else { continue };
+        if !asked.insert(id) {
+            continue;
+        }
         match engine.integrations().get(&Caller::Local, id).await {
             Ok(_) if anybody => tracing::warn!(
                 "whoever has an account at {id} may sign in: `[issuer] allowed_users`, `allowed_email_domains` and \
                  `allowed_organizations` say who may"
             ),
             Err(Error::NotFound { .. }) => tracing::warn!(
-                "[[issuer.upstream]] names {id}, and there is no such integration yet: nobody can sign in there. \
+                "people are to sign in at {id}, and there is no such integration yet: nobody can. \
                  `tokenkeep integrations set {id} ...` makes it"
             ),
             // The store does not answer; whoever signs in is told so.

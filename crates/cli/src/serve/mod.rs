@@ -8,6 +8,7 @@ pub(crate) mod installation;
 mod issuer;
 pub(crate) mod listen;
 mod logging;
+pub(crate) mod protect;
 pub(crate) mod sealing_key;
 mod secret_files;
 pub(crate) mod server_url;
@@ -17,10 +18,13 @@ pub(crate) mod store;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
-use tokenkeep_core::ports::{Clock, Entropy};
+use anyhow::{Context, Result, bail};
+use tokenkeep_core::{
+    IntegrationId,
+    ports::{Clock, Entropy},
+};
 use tokenkeep_engine::{
-    Engine, Parts, Process, Settings,
+    Caller, Engine, Error, Parts, Process, Settings,
     barrier::Barrier,
     system::{SystemClock, SystemEntropy},
     transport::{HyperTransport, Outbound, Pace, Pacer, Pacing, TransportOptions},
@@ -52,6 +56,29 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     if let Some(dir) = &global.data_dir {
         config.server.data_dir = Some(dir.clone());
     }
+    start(config, environment, None).await
+}
+
+/// An integration without which there is no point in going on.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    pub(crate) integration: IntegrationId,
+    /// What is said where it is not there.
+    pub(crate) otherwise: String,
+}
+
+impl Demand {
+    async fn check(self, engine: &Engine) -> Result<()> {
+        match engine.integrations().get(&Caller::Local, &self.integration).await {
+            Err(Error::NotFound { .. }) => bail!(self.otherwise),
+            Err(error) => Err(error).context("the integrations cannot be read"),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// Runs the server as `config` says until it is told to end.
+pub(crate) async fn start(config: Config, environment: &Environment, demand: Option<Demand>) -> Result<()> {
     let config = Arc::new(config);
     logging::start(&config.log)?;
     hardening::no_core_dumps();
@@ -73,6 +100,7 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     let public_url = config.public_url(listening)?;
     let issuer = issuer::settings(&config, &public_url)?.map(Arc::new);
     let sessions = sessions::settings(&config, issuer.as_deref(), &public_url)?.map(Arc::new);
+    let protected: Vec<_> = protect::read(&config, &public_url)?.into_iter().map(|told| told.server).collect();
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
@@ -127,6 +155,10 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     }
     let patience = Duration::from_secs(config.server.shutdown_patience);
     let applied = async {
+        // Before anything is made that is shown once.
+        if let Some(demand) = demand {
+            demand.check(&engine).await?;
+        }
         let admin_key = installation.apply(&engine).await?;
         match &sessions {
             Some(sessions) => sessions::look_around(sessions, &engine).await.map(|()| admin_key),
@@ -147,8 +179,10 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
     tokio::spawn(secret_files::follow(config.clone(), environment.clone(), engine.clone()));
 
     let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
-    let state =
-        AppState::new(engine.clone(), tokenkeep_server::Settings { open_metrics, compat, protected: Vec::new() });
+    let state = AppState::new(
+        engine.clone(),
+        tokenkeep_server::Settings { open_metrics, compat, protected: protected.clone() },
+    );
     let socket = match listen::unix(&dir.socket()).await {
         Ok(Some(socket)) => Some(socket),
         Ok(None) => {
@@ -176,7 +210,8 @@ pub(crate) async fn run(arguments: args::Serve, global: &args::Global, environme
         listening,
         socket: has_socket.then(|| dir.socket()),
         public_url: &public_url,
-        issuer: issuer.as_deref().map(|issuer| issuer.url.as_str()),
+        issuer: issuer.as_deref(),
+        protected: &protected,
         data_dir: dir.path(),
         sealing: &sealing,
         admin_key: admin_key.as_ref(),

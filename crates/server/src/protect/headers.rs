@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokenkeep_engine::proxy::strip_hop_by_hop;
 use url::{Position, Url};
 
 use crate::peer::X_FORWARDED_FOR;
@@ -35,17 +36,6 @@ const OURS: [&str; 13] = [
     "alt-used",
 ];
 
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
 /// What concerns all of our origin, of which the server behind is a part.
 const OF_THE_ORIGIN: [HeaderName; 5] = [
     header::SET_COOKIE,
@@ -54,16 +44,6 @@ const OF_THE_ORIGIN: [HeaderName; 5] = [
     HeaderName::from_static("clear-site-data"),
     HeaderName::from_static("service-worker-allowed"),
 ];
-
-/// What is said to the next hop only (RFC 9110 7.6.1), whatever `Connection` adds to it included.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<HeaderName> =
-        named.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-}
 
 /// Leaves what the server behind may be told by a client.
 pub(super) fn strip_request(headers: &mut HeaderMap) {
