@@ -118,3 +118,14 @@ pub fn drop_dead_access(connection: &Connection, died_before: Timestamp, now: Ti
     next.updated_at = now;
     Some(next)
 }
+
+/// The connection without its access token, if it has one. A reply that is on its way brings the next one all the same.
+pub fn drop_access(connection: &Connection, now: Timestamp) -> Option<Connection> {
+    connection.tokens.access.as_ref()?;
+    let mut next = connection.clone();
+    next.tokens.access = None;
+    next.generation = next.generation.next();
+    next.committed_by = None;
+    next.updated_at = now;
+    Some(next)
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokenkeep_oauth::Secret;
 
 use crate::{
-    AttemptId, ConnectionId, Generation, Incarnation, InstanceId, Now, Rotation,
+    AttemptId, ConnectionId, Generation, Incarnation, InstanceId, LoginGrant, Now, Rotation,
     time::{after, before, between},
 };
 
@@ -95,6 +95,8 @@ pub enum RenewBy {
     JwtBearer,
     /// The access token itself, while it lives (Facebook, Instagram).
     AccessToken,
+    /// A username and a password, or an API key, at a provider that knows no OAuth.
+    Login(LoginGrant),
 }
 
 impl Renewal {
@@ -102,7 +104,15 @@ impl Renewal {
     pub fn refresh_token(&self) -> Option<&Secret> {
         match &self.by {
             RenewBy::RefreshToken(token) => Some(token),
-            RenewBy::ClientCredentials | RenewBy::JwtBearer | RenewBy::AccessToken => None,
+            RenewBy::ClientCredentials | RenewBy::JwtBearer | RenewBy::AccessToken | RenewBy::Login(_) => None,
+        }
+    }
+
+    /// The credentials, if those are what is spent.
+    pub fn login(&self) -> Option<&LoginGrant> {
+        match &self.by {
+            RenewBy::Login(login) => Some(login),
+            RenewBy::RefreshToken(_) | RenewBy::ClientCredentials | RenewBy::JwtBearer | RenewBy::AccessToken => None,
         }
     }
 }
@@ -236,7 +246,7 @@ pub enum Health {
     },
     /// The provider refused for good: the user must consent again.
     ReauthRequired {
-        /// A stable word for it: `invalid_grant`, `no_refresh_token`, `refresh_token_spent`.
+        /// A stable word for it: `invalid_grant`, `no_refresh_token`, `refresh_token_spent`, `invalid_credentials`.
         reason: String,
         /// Since when.
         since: Timestamp,
@@ -308,12 +318,19 @@ impl Connection {
         self.tokens.renewal.as_ref().map(|r| r.fingerprint)
     }
 
+    /// The credentials by which it is renewed, if it is renewed by credentials.
+    pub fn login(&self) -> Option<&LoginGrant> {
+        self.tokens.renewal.as_ref().and_then(Renewal::login)
+    }
+
     /// What the provider does with what the next refresh would spend.
     pub fn rotation(&self, policy: &RefreshPolicy) -> Rotation {
         match self.tokens.renewal.as_ref().map(|r| &r.by) {
             Some(RenewBy::RefreshToken(_)) | None => policy.rotation,
             // Nothing is used up.
-            Some(RenewBy::ClientCredentials | RenewBy::JwtBearer | RenewBy::AccessToken) => Rotation::None,
+            Some(RenewBy::ClientCredentials | RenewBy::JwtBearer | RenewBy::AccessToken | RenewBy::Login(_)) => {
+                Rotation::None
+            }
         }
     }
 

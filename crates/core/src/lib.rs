@@ -11,6 +11,7 @@ mod buckets;
 pub mod change;
 pub mod client;
 pub mod connection;
+pub mod credentials;
 pub mod grant;
 pub mod id;
 pub mod integration;
@@ -31,6 +32,7 @@ pub use connection::{
     AccessToken, Alternate, Attempt, Connection, Deleted, Fingerprint, Freshness, Health, LastError, Phase,
     RefreshPolicy, RenewBy, Renewal, Spent, Status, TokenSet, freshness,
 };
+pub use credentials::{Credentials, LoginGrant};
 pub use grant::Grant;
 pub use id::{
     ApiKeyId, AttemptId, ClientId, ConnectId, ConnectionId, Generation, GrantId, Incarnation, InstanceId,

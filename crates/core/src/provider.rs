@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
+use tokenkeep_oauth::{CredentialKind, Dialect, login::LoginDialect};
 
 use crate::ProviderId;
 
@@ -16,8 +16,8 @@ mod template;
 
 pub use api::{Api, ApiLimit, LimitPer};
 pub use identity::{EmailSource, Identity, IdentitySource, OrganizationSource};
-pub use resolve::{ParamError, ResolvedLogin, ResolvedProvider};
-pub use template::{TemplateError, check_api_host, check_host, check_text, check_url, is_template};
+pub use resolve::{ParamError, ResolvedProvider};
+pub use template::{TemplateError, check_api_host, check_host, check_login_text, check_text, check_url, is_template};
 
 /// One entry of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Provider {
     pub userinfo_url: Option<String>,
     /// How it is known who signed in; without it, as OIDC has it where there is an issuer, and not at all elsewhere.
     pub identity: Option<Identity>,
-    /// How a username and a password bring a token, where they do.
+    /// How credentials bring a token, where they do.
     pub login: Option<Login>,
     /// Hosts (`host` or `host:port`) a token of this provider may be sent to, by TLS unless `http://` stands before it;
     /// the first is the default. One with a parameter that is left empty is left out.
@@ -104,9 +104,23 @@ impl Provider {
         }
     }
 
+    /// Which credentials its connections can be made with; `None` = none.
+    pub fn takes(&self) -> Option<CredentialKind> {
+        takes(self.kind, self.login.as_ref().map(|login| &login.dialect))
+    }
+
     /// Whether a user can consent in a browser. The endpoints may still have to be discovered.
     pub fn has_code_flow(&self) -> bool {
         self.kind == Kind::Oauth2 && (self.authorize_url.is_some() || self.issuer.is_some())
+    }
+}
+
+fn takes(kind: Kind, login: Option<&LoginDialect>) -> Option<CredentialKind> {
+    match kind {
+        Kind::ApiKey => Some(CredentialKind::ApiKey),
+        Kind::Basic => Some(CredentialKind::Password),
+        Kind::Login | Kind::Oauth2 => login.map(LoginDialect::takes),
+        Kind::AppInstallation | Kind::RequestSigning => None,
     }
 }
 
@@ -116,8 +130,12 @@ pub enum Kind {
     /// An OAuth 2 authorization server.
     #[default]
     Oauth2,
-    /// No OAuth: a username and a password bring a token ([`Provider::login`]).
+    /// No OAuth: credentials bring a token ([`Provider::login`]).
     Login,
+    /// No OAuth: a key that the provider made is what its API takes.
+    ApiKey,
+    /// No OAuth: its API takes a username and a password with every call (RFC 7617).
+    Basic,
     /// No OAuth: an app's own JWT brings the token of one installation. Listed only.
     AppInstallation,
     /// No tokens at all: every request is signed. Listed only.
@@ -125,11 +143,23 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether credentials are all that it takes, so that nobody needs a client there.
+    pub fn takes_credentials_only(self) -> bool {
+        matches!(self, Kind::Login | Kind::ApiKey | Kind::Basic)
+    }
+
+    /// Whether what is stored is what its API takes: there is nothing to log in to, and nothing to renew.
+    pub fn is_static(self) -> bool {
+        matches!(self, Kind::ApiKey | Kind::Basic)
+    }
+
     /// The word for it in the catalogue's files and in listings.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Oauth2 => "oauth2",
             Kind::Login => "login",
+            Kind::ApiKey => "api_key",
+            Kind::Basic => "basic",
             Kind::AppInstallation => "app_installation",
             Kind::RequestSigning => "request_signing",
         }
@@ -151,17 +181,13 @@ pub struct Param {
     pub ends_with: Vec<String>,
 }
 
-/// How a username and a password bring a token: POST of `username`, `password` and `params`.
+/// How credentials bring a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
+pub struct Login<U = String> {
     /// Where.
-    pub url: String,
-    /// How the request is encoded.
-    pub body: BodyFormat,
-    /// Parameters added to the request (`grant_type=password`).
-    pub params: BTreeMap<String, String>,
-    /// The member of the reply that holds the access token, with or without `Bearer ` before it.
-    pub token_member: String,
+    pub url: U,
+    /// The request, and where in the reply the token stands.
+    pub dialect: LoginDialect,
 }
 
 /// How a token is revoked upstream.

@@ -4,6 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use tokenkeep_core::{
     ConnectionId, InstanceId, IntegrationId, InvalidIdentifier, change::StaleRefreshToken, ports::StoreError,
+    refresh::INVALID_CREDENTIALS,
 };
 
 use crate::records::RecordError;
@@ -55,12 +56,18 @@ pub enum Error {
         id: String,
     },
     /// The user must consent again.
-    #[error("{connection} needs its user's consent again ({reason})")]
+    #[error("{connection} needs its user's {} again ({reason})", needed(reason))]
     ReauthRequired {
         /// Whose.
         connection: ConnectionId,
-        /// The stable word: `invalid_grant`, `no_refresh_token`, `refresh_token_spent`.
+        /// The stable word: `invalid_grant`, `no_refresh_token`, `refresh_token_spent`, `invalid_credentials`.
         reason: String,
+    },
+    /// The provider does not take the credentials that came with the request.
+    #[error("the provider of `{integration}` does not take these credentials")]
+    InvalidCredentials {
+        /// Whose provider.
+        integration: IntegrationId,
     },
     /// The connection's integration is not there, so nothing can be refreshed.
     #[error("there is no integration `{0}`; its client id and secret are needed to refresh")]
@@ -150,6 +157,11 @@ pub enum Error {
     },
 }
 
+/// What a user who must come back has to bring.
+fn needed(reason: &str) -> &'static str {
+    if reason == INVALID_CREDENTIALS { "credentials" } else { "consent" }
+}
+
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
@@ -209,6 +221,7 @@ impl Error {
             Error::StaleRefreshToken(_) => "stale_refresh_token",
             Error::ManagedByConfig { .. } => "managed_by_config",
             Error::ReauthRequired { .. } => "reauth_required",
+            Error::InvalidCredentials { .. } => "invalid_credentials",
             Error::IntegrationMissing(_) => "integration_missing",
             Error::IntegrationRejected { .. } => "integration_rejected",
             Error::ProviderRejected { .. } => "provider_rejected",

@@ -84,7 +84,8 @@ pub use cache::Ready;
 pub use caller::Caller;
 pub use connect::{Connect, ConnectPage, ConnectStatus, ConnectView, Device, Returned, StartConnect, Started};
 pub use connections::{
-    ConnectionFilter, ConnectionView, Connections, Given, Listing, PutMode, PutTokens, Seeded, TokenCounts,
+    ConnectionFilter, ConnectionView, Connections, Given, GivenCredentials, Listing, LoggedIn, PutMode, PutTokens,
+    Seeded, TokenCounts,
 };
 pub use engine::{Engine, Parts, StartError};
 pub use error::{Blame, Error};

@@ -19,6 +19,7 @@ pub struct Metrics {
     pub(crate) store_reads: Counter,
     pub(crate) refreshes: Family<RefreshLabels, Counter>,
     pub(crate) upstream_calls: Family<UpstreamLabels, Counter>,
+    pub(crate) logins: Family<LoginLabels, Counter>,
     pub(crate) journal_depth: Gauge,
     pub(crate) flights: Gauge,
     pub(crate) cleaned: Counter,
@@ -47,6 +48,12 @@ pub(crate) struct UpstreamLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LoginLabels {
+    pub(crate) integration: String,
+    pub(crate) outcome: LoginOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct IssuedLabels {
     pub(crate) grant_type: &'static str,
 }
@@ -71,9 +78,20 @@ pub(crate) enum UpstreamCall {
     refresh,
     exchange,
     device,
+    login,
     discovery,
     userinfo,
     revoke,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the variants are the label's values")]
+pub(crate) enum LoginOutcome {
+    succeeded,
+    /// The provider does not take the credentials.
+    refused,
+    /// Whatever else went wrong.
+    failed,
 }
 
 /// Refreshes by outcome, for `stats`.
@@ -100,6 +118,7 @@ impl Metrics {
             store_reads: Counter::default(),
             refreshes: Family::default(),
             upstream_calls: Family::default(),
+            logins: Family::default(),
             journal_depth: Gauge::default(),
             flights: Gauge::default(),
             cleaned: Counter::default(),
@@ -125,6 +144,7 @@ impl Metrics {
         registry.register("store_reads", "Connections read from the store for a token", metrics.store_reads.clone());
         registry.register("refreshes", "Refreshes by how they ended", metrics.refreshes.clone());
         registry.register("upstream_calls", "Requests sent to providers", metrics.upstream_calls.clone());
+        registry.register("logins", "Logins with stored or given credentials, by outcome", metrics.logins.clone());
         registry.register(
             "journal_depth",
             "Replies kept on this disk that the store does not have yet",
@@ -175,6 +195,11 @@ impl Metrics {
     pub(crate) fn refreshed(&self, integration: &IntegrationId, outcome: RefreshOutcome) {
         let labels = RefreshLabels { integration: integration.to_string(), outcome };
         self.refreshes.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn logged_in(&self, integration: &IntegrationId, outcome: LoginOutcome) {
+        let labels = LoginLabels { integration: integration.to_string(), outcome };
+        self.logins.get_or_create(&labels).inc();
     }
 
     pub(crate) fn issued(&self, grant_type: &'static str) {

@@ -119,7 +119,10 @@ fn only_oauth_has_a_code_flow() {
 /// What the systems that tokenkeep replaces send, it sends.
 #[test]
 fn the_replaced_systems_are_spoken_to_as_they_were() {
-    use tokenkeep_oauth::dialect::{BodyFormat, ClientAuth, RefreshRequest};
+    use tokenkeep_oauth::{
+        dialect::{BodyFormat, ClientAuth, RefreshRequest},
+        login::{LoginBody, LoginDialect},
+    };
 
     let qontak = provider("qontak-crm");
     assert_eq!(qontak.token_url.as_deref(), Some("https://app.qontak.com/oauth/token"));
@@ -153,7 +156,8 @@ fn the_replaced_systems_are_spoken_to_as_they_were() {
 
     let login = provider("bluestakes").login.expect("it has one");
     assert_eq!(login.url, "https://newtin-api.bluestakes.org/api/login-json");
-    assert_eq!((login.body, login.token_member.as_str()), (BodyFormat::Json, "Authorization"));
+    let LoginDialect { body, token, token_prefix, .. } = login.dialect;
+    assert_eq!((body, token.as_str(), token_prefix.as_str()), (LoginBody::Json, "/Authorization", "Bearer "));
 }
 
 /// Where a call is not simply sent with a bearer token.

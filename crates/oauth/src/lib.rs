@@ -10,6 +10,7 @@
 //! | [`authorize`], [`pkce`] | 6749 4.1.1-2, 7636, 9207: send the browser off, read what it brings back |
 //! | [`token`] | 6749 4-6: exchange a grant, and learn what a failure *means* |
 //! | [`client`], [`client_assertion`] | 6749 2.3, 7523: prove who we are |
+//! | [`login`], [`credentials`] | none, where a provider has no OAuth: a username and a password bring a token |
 //! | [`device`] | 8628: a code shown here and typed in elsewhere |
 //! | [`revoke`] | 7009: take a token back |
 //! | [`discovery`], [`id_token`] | 8414, OIDC: what an issuer says of itself, and who signed in |
@@ -50,6 +51,7 @@
 pub mod authorize;
 pub mod client;
 pub mod client_assertion;
+pub mod credentials;
 pub mod device;
 pub mod dialect;
 pub mod discovery;
@@ -57,6 +59,7 @@ pub mod endpoint;
 pub mod errors;
 pub mod id_token;
 pub mod issuer;
+pub mod login;
 pub mod params;
 pub mod pkce;
 mod quiet;
@@ -66,6 +69,7 @@ pub mod text;
 pub mod token;
 
 pub use client::{Client, SigningKey};
+pub use credentials::{CredentialKind, Credentials};
 pub use dialect::Dialect;
 pub use errors::ErrorCode;
 pub use quiet::{MAX_RETRY_AFTER, parse_quiet, parse_retry_after};

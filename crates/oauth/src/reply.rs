@@ -24,6 +24,11 @@ impl Document {
         known.then_some(document)
     }
 
+    /// Reads any JSON.
+    pub(crate) fn json(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)).ok().map(Self)
+    }
+
     pub(crate) fn value(&self) -> &Value {
         &self.0
     }

@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
-use tokenkeep_core::InvalidIdentifier;
+use tokenkeep_core::{InvalidIdentifier, refresh::INVALID_CREDENTIALS};
 use tokenkeep_engine::{Blame, Error};
 use tokenkeep_oauth::issuer::challenge::BearerChallenge;
 
@@ -111,6 +111,9 @@ fn kind_of(error: &Error) -> Kind {
         Error::StaleRefreshToken(_) => (StatusCode::CONFLICT, "This refresh token was spent before"),
         Error::ManagedByConfig { .. } => (StatusCode::CONFLICT, "The configuration file decides this"),
         Error::ReauthRequired { .. } => (StatusCode::FAILED_DEPENDENCY, "The user must consent again"),
+        Error::InvalidCredentials { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "The provider does not take these credentials")
+        }
         Error::IntegrationMissing(_) => (StatusCode::BAD_GATEWAY, "The integration is missing"),
         Error::IntegrationRejected { .. } => (StatusCode::BAD_GATEWAY, "The provider refuses our client"),
         Error::ProviderRejected { .. } => (StatusCode::BAD_GATEWAY, "The provider refused the request"),
@@ -142,7 +145,12 @@ impl From<Error> for Problem {
                 "tenant": connection.tenant.as_str(),
                 "subject": connection.subject.as_str(),
             });
-            problem = problem.with("reason", Value::String(reason)).with("connect", connect);
+            // No consent helps where the provider knows passwords only.
+            let may_consent = reason != INVALID_CREDENTIALS;
+            problem = problem.with("reason", Value::String(reason));
+            if may_consent {
+                problem = problem.with("connect", connect);
+            }
         }
         problem
     }

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
+use tokenkeep_oauth::{CredentialKind, Dialect, login::LoginDialect};
 use url::Url;
 
 use super::{
-    Api, Identity, Kind, Param, Provider, Revocation, Rotation,
-    template::{IMPLICIT, Piece, cut, is_host, is_labels, is_segment, is_text, parse, split},
+    Api, Identity, Kind, Login, Param, Provider, Revocation, Rotation,
+    template::{CREDENTIALS, IMPLICIT, Piece, cut, is_host, is_labels, is_segment, is_text, parse, split},
 };
 use crate::ProviderId;
 
@@ -34,8 +34,9 @@ pub struct ResolvedProvider {
     pub userinfo_url: Option<Url>,
     /// [`Provider::identity`].
     pub identity: Option<Identity<Url>>,
-    /// [`Provider::login`].
-    pub login: Option<ResolvedLogin>,
+    /// [`Provider::login`]. `{client_id}` and the credentials' own names still stand there: they are filled in with the
+    /// request.
+    pub login: Option<Login<Url>>,
     /// [`Provider::api_hosts`].
     pub api_hosts: Vec<String>,
     /// [`Provider::api`]; headers that came out empty are gone. `{client_id}` still stands there: it is filled in with
@@ -58,17 +59,11 @@ pub struct ResolvedProvider {
     pub margin: Option<Duration>,
 }
 
-/// [`super::Login`], filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolvedLogin {
-    /// Where username and password are posted.
-    pub url: Url,
-    /// How the request is encoded.
-    pub body: BodyFormat,
-    /// Parameters added to it.
-    pub params: BTreeMap<String, String>,
-    /// The member of the reply that holds the access token.
-    pub token_member: String,
+impl ResolvedProvider {
+    /// [`Provider::takes`].
+    pub fn takes(&self) -> Option<CredentialKind> {
+        super::takes(self.kind, self.login.as_ref().map(|login| &login.dialect))
+    }
 }
 
 /// Why an integration's `params` do not fit its provider. The fault is the integration's; no retry helps.
@@ -144,11 +139,13 @@ impl Provider {
             identity: self.identity.as_ref().map(|identity| identity.resolve(|t| fill.url(t))).transpose()?,
             login: match &self.login {
                 None => None,
-                Some(login) => Some(ResolvedLogin {
-                    url: fill.url(&login.url)?,
-                    body: login.body,
-                    params: fill.map(&login.params)?,
-                    token_member: login.token_member.clone(),
+                Some(Login { url, dialect }) => Some(Login {
+                    url: fill.url(url)?,
+                    dialect: LoginDialect {
+                        params: fill.map_for_login(&dialect.params)?,
+                        headers: fill.map_for_login(&dialect.headers)?,
+                        ..dialect.clone()
+                    },
                 }),
             },
             api_hosts: fill.hosts(&self.api_hosts)?,
@@ -171,6 +168,19 @@ enum Place {
     Labels,
     Segment,
     Text,
+    /// Where credentials may stand, too.
+    LoginText,
+}
+
+impl Place {
+    /// Whether a hole of this name is filled in with the request only.
+    fn leaves(self, name: &str) -> bool {
+        match self {
+            Place::Text => IMPLICIT.contains(&name),
+            Place::LoginText => IMPLICIT.contains(&name) || CREDENTIALS.contains(&name),
+            Place::WholeHost | Place::Labels | Place::Segment => false,
+        }
+    }
 }
 
 struct Fill<'a> {
@@ -234,9 +244,21 @@ impl Fill<'_> {
     }
 
     fn map(&self, templates: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ParamError> {
+        self.map_in(templates, Place::Text)
+    }
+
+    fn map_for_login(&self, templates: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ParamError> {
+        self.map_in(templates, Place::LoginText)
+    }
+
+    fn map_in(
+        &self,
+        templates: &BTreeMap<String, String>,
+        place: Place,
+    ) -> Result<BTreeMap<String, String>, ParamError> {
         let mut map = BTreeMap::new();
         for (name, template) in templates {
-            let value = self.fill(template, |_| Place::Text)?;
+            let value = self.fill(template, |_| place)?;
             if !value.is_empty() {
                 map.insert(name.clone(), value);
             }
@@ -252,7 +274,7 @@ impl Fill<'_> {
         for piece in pieces {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
-                Piece::Hole(name) if matches!(place, Place::Text) && IMPLICIT.contains(&name) => {
+                Piece::Hole(name) if place.leaves(name) => {
                     let _ = write!(filled, "{{{name}}}");
                 }
                 Piece::Hole(name) => filled.push_str(self.checked(name, place)?),
@@ -274,14 +296,14 @@ impl Fill<'_> {
                 invalid(format!("must be one of {}", one_of.join(", ")))
             };
         }
-        if value.is_empty() && !matches!(place, Place::Text) {
+        if value.is_empty() && !matches!(place, Place::Text | Place::LoginText) {
             return Err(self.missing(name));
         }
         let (fits, must) = match place {
             Place::WholeHost => (is_host(value), "must be a host name, as in `login.example.com`"),
             Place::Labels => (is_labels(value), "must be a part of a host name: letters, digits, `-` and `.`"),
             Place::Segment => (is_segment(value), "may hold only letters, digits, `-`, `.`, `_` and `~`"),
-            Place::Text => (is_text(value), "may hold only printable ASCII"),
+            Place::Text | Place::LoginText => (is_text(value), "may hold only printable ASCII"),
         };
         if !fits {
             return invalid(must.to_owned());

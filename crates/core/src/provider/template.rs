@@ -12,6 +12,9 @@ use super::Param;
 /// Names that every template may use without declaring them: they are the integration's own.
 pub(super) const IMPLICIT: [&str; 2] = ["client_id", "redirect_uri"];
 
+/// Names that a login's templates may use as well: what is secret in it.
+pub(super) const CREDENTIALS: [&str; 4] = ["username", "password", "api_key", "client_secret"];
+
 /// What is wrong with a template, told to whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
@@ -111,6 +114,11 @@ pub fn check_text(template: &str, params: &BTreeMap<String, Param>) -> Result<()
     pieces(template, params).map(|_| ())
 }
 
+/// Checks a template of a login: credentials may stand in it.
+pub fn check_login_text(template: &str, params: &BTreeMap<String, Param>) -> Result<(), TemplateError> {
+    pieces_with(template, params, &CREDENTIALS).map(|_| ())
+}
+
 /// Whether every brace of `text` belongs to a hole with a name.
 pub fn is_template(text: &str) -> bool {
     cut(text).is_some()
@@ -145,11 +153,21 @@ pub(super) enum Piece<'a> {
 
 /// Cuts a template into text and holes; every hole is declared.
 fn pieces<'a>(template: &'a str, params: &BTreeMap<String, Param>) -> Result<Vec<Piece<'a>>, TemplateError> {
+    pieces_with(template, params, &[])
+}
+
+/// The same, with names beside those that every template may use.
+fn pieces_with<'a>(
+    template: &'a str,
+    params: &BTreeMap<String, Param>,
+    also: &[&str],
+) -> Result<Vec<Piece<'a>>, TemplateError> {
     let pieces = cut(template).ok_or_else(|| TemplateError::Malformed { template: template.to_owned() })?;
     for piece in &pieces {
         if let Piece::Hole(name) = piece
             && !params.contains_key(*name)
             && !IMPLICIT.contains(name)
+            && !also.contains(name)
         {
             return Err(TemplateError::Undeclared { template: template.to_owned(), name: (*name).to_owned() });
         }

@@ -132,6 +132,8 @@ const SEEK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A reader does not wait for the preloader's long back-off, which is made for connections that nobody reads.
 const READER_BACKOFF: Duration = Duration::from_mins(1);
+/// [`Fault::code`](super::Fault::code) of the faults that may pass without anybody's doing.
+const PASSING: [&str; 3] = ["provider_unreachable", "provider_throttled", "no_outcome"];
 
 /// What to do about `record`. `local.watch` has seen `record.attempt`.
 pub fn decide(record: &Connection, cause: Cause, local: &Local, now: Now) -> Decision {
@@ -179,8 +181,12 @@ fn wanted(record: &Connection, cause: Cause, policy: &RefreshPolicy, now: Now) -
 
 fn backing_off(record: &Connection, cause: Cause, now: Now) -> Option<Timestamp> {
     let Health::Failing { retry_at, .. } = record.health else { return None };
+    // Only what may pass by itself is tried sooner because somebody waits: the rest is a login per minute for nothing.
+    let hasty =
+        record.login().is_none() || record.last_error.as_ref().is_some_and(|e| PASSING.contains(&e.code.as_str()));
     let until = match cause {
         Cause::Forced => return None,
+        Cause::Read { .. } | Cause::Reported { .. } if !hasty => retry_at,
         Cause::Read { .. } | Cause::Reported { .. } => retry_at.min(after(record.updated_at, READER_BACKOFF)),
         Cause::Due => retry_at,
     };

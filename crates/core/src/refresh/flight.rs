@@ -177,8 +177,10 @@ impl Flight {
             Decision::Serve => self.finish(Outcome::Current(record)),
             Decision::Spend { .. } if self.connected => self.claim(now, record, version),
             Decision::Spend { .. } => {
+                // There is something to spend: that was decided on this very record.
+                let Some(renewal) = record.tokens.renewal.clone().map(Box::new) else { return self.restart() };
                 self.state = State::Connecting(record, version);
-                vec![Effect::Connect]
+                vec![Effect::Connect { renewal }]
             }
             Decision::Join => self.join(now, record),
             Decision::Seek => {

@@ -10,9 +10,12 @@ use crate::{Boot, Connection, Renewal, ports::Version};
 pub enum Effect {
     /// Read the record; answer [`Input::Record`].
     Read,
-    /// Get the pacing permit and a fresh connection to the token endpoint; answer [`Input::Connected`] or
-    /// [`Input::Unreachable`].
-    Connect,
+    /// Get the pacing permit and a fresh connection to where `renewal` is spent; answer [`Input::Connected`] or
+    /// [`Input::Unreachable`]. What is spent in the end may be another one by then.
+    Connect {
+        /// What would be spent.
+        renewal: Box<Renewal>,
+    },
     /// Write the record; answer [`Input::Written`].
     Write {
         /// What.

@@ -34,7 +34,7 @@ pub use heard::{Beacon, Heard, Listening};
 pub use held::{Held, Received};
 pub use messages::{Answer, Effect, Input, Outcome, Refused, Timer, Written};
 pub use pause::{Pause, PauseVerdict};
-pub use settle::{Fault, Settle, Settled, backoff, refuse, settle};
+pub use settle::{Fault, INVALID_CREDENTIALS, Settle, Settled, backoff, refuse, settle};
 pub use watch::Watch;
 
 use crate::{Connection, Deleted, ports::Version};

@@ -122,6 +122,9 @@ pub fn settle(seen: &Seen, attempt: AttemptId, how: &Settle, now: Timestamp) -> 
     Settled::Write(next)
 }
 
+/// Why a connection waits for other credentials.
+pub const INVALID_CREDENTIALS: &str = "invalid_credentials";
+
 /// Writes down that the provider refused what `attempt` spent: for good, unless there is an alternate to try.
 /// `Settled::Moved` means a race, not a loss.
 pub fn refuse(seen: &Seen, attempt: AttemptId, code: &str, now: Timestamp) -> Settled {
@@ -139,7 +142,10 @@ pub fn refuse(seen: &Seen, attempt: AttemptId, code: &str, now: Timestamp) -> Se
             return Settled::Write(next);
         }
     }
-    let (reason, detail) = if replayed {
+    let (reason, detail) = if next.login().is_some() {
+        // Never tried again by itself: an account that is locked is worse than one that waits.
+        (INVALID_CREDENTIALS, "the provider refuses the credentials; store them anew to try again".to_owned())
+    } else if replayed {
         (
             "refresh_token_spent",
             format!(

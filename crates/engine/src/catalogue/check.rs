@@ -6,9 +6,15 @@ use http::{HeaderName, HeaderValue};
 use tokenkeep_core::{
     Provider, Rotation,
     ports::Limit,
-    provider::{Api, IdentitySource, Kind, Param, TemplateError, check_api_host, check_text, check_url, is_template},
+    provider::{
+        Api, IdentitySource, Kind, Param, TemplateError, check_api_host, check_login_text, check_text, check_url,
+        is_template,
+    },
 };
-use tokenkeep_oauth::dialect::ClientAuth;
+use tokenkeep_oauth::{
+    dialect::ClientAuth,
+    login::{LoginBody, LoginDialect, LoginMethod},
+};
 
 /// Why a provider cannot be taken into the catalogue. The fault is the file's; no retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +82,7 @@ pub(super) fn check(file: &str, provider: &Provider) -> Result<(), CatalogueErro
         .and_then(|()| templates(provider))
         .and_then(|()| params(provider))
         .and_then(|()| api(&provider.api))
+        .and_then(|()| provider.login.as_ref().map_or(Ok(()), |login| self::login(&login.dialect)))
         .and_then(|()| identity(provider))
         .and_then(|()| rotation(provider))
         .and_then(|()| facts(provider))
@@ -94,7 +101,7 @@ fn kind(p: &Provider) -> Result<(), Broken> {
         }
         Kind::Login if p.login.is_none() => Err(rule("login", "is missing from a provider of kind `login`")),
         Kind::Oauth2 => Ok(()),
-        Kind::Login | Kind::AppInstallation | Kind::RequestSigning => {
+        Kind::Login | Kind::ApiKey | Kind::Basic | Kind::AppInstallation | Kind::RequestSigning => {
             let oauth = [
                 ("authorize_url", p.authorize_url.is_some()),
                 ("token_url", p.token_url.is_some()),
@@ -141,7 +148,12 @@ fn maps(p: &Provider) -> impl Iterator<Item = (&'static str, &BTreeMap<String, S
         ("api.headers", &p.api.headers),
     ]
     .into_iter()
-    .chain(p.login.as_ref().map(|l| ("login.params", &l.params)))
+}
+
+/// The same, where credentials may stand in them.
+fn login_maps(p: &Provider) -> impl Iterator<Item = (&'static str, &BTreeMap<String, String>)> {
+    let login = p.login.as_ref().map(|login| &login.dialect);
+    login.into_iter().flat_map(|login| [("login.params", &login.params), ("login.headers", &login.headers)])
 }
 
 fn templates(p: &Provider) -> Result<(), Broken> {
@@ -160,6 +172,11 @@ fn templates(p: &Provider) -> Result<(), Broken> {
             check_text(value, &p.params).map_err(broken(key))?;
         }
     }
+    for (key, map) in login_maps(p) {
+        for value in map.values() {
+            check_login_text(value, &p.params).map_err(broken(key))?;
+        }
+    }
     match p.dialect.token_headers.keys().find(|name| HeaderName::try_from(name.as_str()).is_err()) {
         Some(name) => Err(rule("dialect.token_headers", format!("holds {name:?}, which is no header's name"))),
         None => Ok(()),
@@ -171,6 +188,7 @@ fn params(p: &Provider) -> Result<(), Broken> {
     let texts: Vec<&str> = urls(p)
         .map(|(_, url)| url.as_str())
         .chain(p.api_hosts.iter().map(String::as_str))
+        .chain(login_maps(p).flat_map(|(_, map)| map.values().map(String::as_str)))
         .chain(maps(p).flat_map(|(_, map)| map.values().map(String::as_str)))
         .collect();
     for (name, Param { default, one_of, ends_with, .. }) in &p.params {
@@ -225,6 +243,44 @@ fn api(api: &Api) -> Result<(), Broken> {
             }
             Limit::Window { .. } | Limit::Bucket { .. } => {}
         }
+    }
+    Ok(())
+}
+
+/// A login sends what somebody must know, and its reply can be read.
+fn login(login: &LoginDialect) -> Result<(), Broken> {
+    if !login.sends_the_secret() {
+        return Err(rule("login", "sends neither `{password}` nor `{api_key}`, and `basic` is not set"));
+    }
+    let all = || login.params.values().chain(login.headers.values());
+    if login.basic && all().any(|value| value.contains("{api_key}")) {
+        return Err(rule("login.basic", "takes a username and a password, not `{api_key}`"));
+    }
+    if all().any(|value| value.contains("{api_key}")) && all().any(|value| value.contains("{password}")) {
+        return Err(rule("login", "takes either `{password}` or `{api_key}`"));
+    }
+    if login.body == LoginBody::None && !login.params.is_empty() {
+        return Err(rule("login.params", "cannot be sent without a `body`; a URL is no place for them"));
+    }
+    if login.method == LoginMethod::Get && login.body != LoginBody::None {
+        return Err(rule("login.method", "`GET` goes without a body: set `body = \"none\"`"));
+    }
+    let name = |name: &&String| {
+        HeaderName::try_from(name.as_str()).is_err()
+            || NOT_FOR_THE_CATALOGUE.iter().any(|n| name.eq_ignore_ascii_case(n))
+    };
+    if let Some(name) = login.headers.keys().find(name) {
+        return Err(rule("login.headers", format!("holds {name:?}, which cannot be sent like that")));
+    }
+    let pointers = [Some(&login.token), login.expires_in.as_ref(), login.expires_at.as_ref()];
+    if pointers.into_iter().flatten().any(|pointer| !pointer.is_empty() && !pointer.starts_with('/')) {
+        return Err(rule("login", "holds something else than JSON pointers, which begin with `/`"));
+    }
+    if login.token_prefix.bytes().any(|b| !(b.is_ascii_graphic() || b == b' ')) {
+        return Err(rule("login.token_prefix", "may hold only printable ASCII"));
+    }
+    if login.refused.is_empty() || login.refused.iter().any(|status| !(400..500).contains(status) || *status == 429) {
+        return Err(rule("login.refused", "must list statuses from 400 to 499, and not 429"));
     }
     Ok(())
 }
@@ -321,6 +377,7 @@ fn is_fact(p: &Provider, name: &str) -> bool {
             Some(("params", param)) => p.params.contains_key(param),
             Some(("dialect", key)) => DIALECT.contains(&key),
             Some(("api", key)) => API.contains(&key),
+            Some(("login", key)) => p.login.is_some() && LOGIN.contains(&key),
             Some(_) => false,
             None => urls(p).any(|(key, _)| key == name),
         },
@@ -352,6 +409,21 @@ const DIALECT: [&str; 17] = [
 const API: [&str; 7] =
     ["token_header", "token_prefix", "unauthorized", "headers", "limits", "latency_margin", "logins_count"];
 
+/// The keys of `[login]`; a test holds them against the schema.
+const LOGIN: [&str; 11] = [
+    "url",
+    "method",
+    "body",
+    "params",
+    "headers",
+    "basic",
+    "token",
+    "token_prefix",
+    "expires_in",
+    "expires_at",
+    "refused",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,7 +432,7 @@ mod tests {
     fn the_schema_has_the_same_keys() {
         let schema: serde_json::Value =
             serde_json::from_str(include_str!("../../../../providers/schema.json")).expect("JSON");
-        for (table, mut ours) in [("dialect", DIALECT.to_vec()), ("api", API.to_vec())] {
+        for (table, mut ours) in [("dialect", DIALECT.to_vec()), ("api", API.to_vec()), ("login", LOGIN.to_vec())] {
             let keys = schema["properties"][table]["properties"].as_object().expect("an object");
             let mut theirs = keys.keys().map(String::as_str).collect::<Vec<_>>();
             theirs.sort_unstable();

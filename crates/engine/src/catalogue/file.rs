@@ -11,7 +11,10 @@ use tokenkeep_core::{
         Revocation, RevocationMethod, Successor,
     },
 };
-use tokenkeep_oauth::{Dialect, dialect::BodyFormat};
+use tokenkeep_oauth::{
+    Dialect,
+    login::{LoginBody, LoginDialect, LoginMethod},
+};
 
 use super::check::{CatalogueError, check};
 
@@ -67,6 +70,8 @@ enum KindWord {
     #[default]
     Oauth2,
     Login,
+    ApiKey,
+    Basic,
     AppInstallation,
     RequestSigning,
 }
@@ -92,15 +97,20 @@ enum RevokeWord {
 struct LoginTable {
     url: String,
     #[serde(default)]
-    body: BodyFormat,
+    method: LoginMethod,
     #[serde(default)]
-    params: BTreeMap<String, String>,
-    #[serde(default = "access_token")]
-    token_member: String,
-}
-
-fn access_token() -> String {
-    "access_token".to_owned()
+    body: LoginBody,
+    params: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    basic: bool,
+    token: Option<String>,
+    #[serde(default)]
+    token_prefix: String,
+    expires_in: Option<String>,
+    expires_at: Option<String>,
+    refused: Option<Vec<u16>>,
 }
 
 /// What is left out is as RFC 6750 has it.
@@ -214,10 +224,13 @@ impl ProviderFile {
     /// The provider this describes, checked. `name` is where it stands, for the error.
     pub fn into_provider(self, name: &str) -> Result<Provider, CatalogueError> {
         let seconds = |n: u32| Duration::from_secs(n.into());
+        let kind = Kind::from(self.kind);
+        // Credentials are not used up.
+        let plain = if kind.takes_credentials_only() { Rotation::None } else { Rotation::default() };
         let provider = Provider {
             display_name: self.display_name.unwrap_or_else(|| self.id.to_string()),
             id: self.id,
-            kind: self.kind.into(),
+            kind,
             authorize_url: self.authorize_url,
             token_url: self.token_url,
             refresh_url: self.refresh_url,
@@ -226,19 +239,14 @@ impl ProviderFile {
             issuer: self.issuer,
             userinfo_url: self.userinfo_url,
             identity: self.identity.map(IdentityTable::into),
-            login: self.login.map(|LoginTable { url, body, params, token_member }| Login {
-                url,
-                body,
-                params,
-                token_member,
-            }),
+            login: self.login.map(LoginTable::into),
             api_hosts: self.api_hosts,
             api: self.api.into(),
             default_scope: self.default_scope,
             offline_scope: self.offline_scope,
             params: self.params.into_iter().map(|(name, table)| (name, table.into())).collect(),
             dialect: self.dialect,
-            rotation: self.rotation.map_or_else(Rotation::default, Rotation::from),
+            rotation: self.rotation.map_or(plain, Rotation::from),
             default_lifetime: self.default_lifetime.map(seconds),
             margin: self.margin.map(seconds),
             notes: self.notes,
@@ -250,11 +258,34 @@ impl ProviderFile {
     }
 }
 
+impl From<LoginTable> for Login {
+    fn from(table: LoginTable) -> Self {
+        let plain = LoginDialect::default();
+        let elsewhere = table.basic || table.body == LoginBody::None;
+        let params = table.params.unwrap_or_else(|| if elsewhere { BTreeMap::new() } else { plain.params });
+        let dialect = LoginDialect {
+            method: table.method,
+            body: table.body,
+            params,
+            headers: table.headers,
+            basic: table.basic,
+            token: table.token.unwrap_or(plain.token),
+            token_prefix: table.token_prefix,
+            expires_in: table.expires_in,
+            expires_at: table.expires_at,
+            refused: table.refused.unwrap_or(plain.refused),
+        };
+        Self { url: table.url, dialect }
+    }
+}
+
 impl From<KindWord> for Kind {
     fn from(word: KindWord) -> Self {
         match word {
             KindWord::Oauth2 => Kind::Oauth2,
             KindWord::Login => Kind::Login,
+            KindWord::ApiKey => Kind::ApiKey,
+            KindWord::Basic => Kind::Basic,
             KindWord::AppInstallation => Kind::AppInstallation,
             KindWord::RequestSigning => Kind::RequestSigning,
         }

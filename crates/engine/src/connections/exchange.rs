@@ -1,13 +1,14 @@
-//! One exchange at a token endpoint: what is spent, as a request; the reply, as what it means.
+//! One exchange at a token endpoint, or one login: what is spent, as a request; the reply, as what it means.
 
 use tokenkeep_core::{
-    AccessToken, Connection, ConnectionId, Fingerprint, RenewBy, Renewal,
+    AccessToken, Connection, ConnectionId, Fingerprint, LoginGrant, RenewBy, Renewal,
     ports::{Reply, Request},
-    refresh::{Answer, Fault, Received, Refused},
+    refresh::{Answer, Fault, INVALID_CREDENTIALS, Received, Refused},
 };
 use tokenkeep_oauth::{
     Secret,
     client_assertion::{BearerClaims, MAX_BEARER_LIFETIME, build_bearer_assertion},
+    login::{Life, LoginDialect, LoginFailure, LoginReply, build_login_request, parse_login_response},
     token::{Grant, RequestContext, TokenFailure, TokenReply, build_token_request, parse_token_response},
 };
 use url::Url;
@@ -20,8 +21,9 @@ pub(crate) fn refresh_url(party: &Party, by: &RenewBy) -> Result<Url, Fault> {
     let url = match by {
         RenewBy::RefreshToken(_) | RenewBy::AccessToken => provider.refresh_url.as_ref(),
         RenewBy::ClientCredentials | RenewBy::JwtBearer => provider.token_url.as_ref(),
+        RenewBy::Login(_) => provider.login.as_ref().map(|login| &login.url),
     };
-    url.cloned().ok_or_else(|| misconfigured(format!("provider `{}` has no token endpoint", provider.id)))
+    url.cloned().ok_or_else(|| misconfigured(format!("provider `{}` has no endpoint for this", provider.id)))
 }
 
 /// The request that spends `renewal` for a new access token of `connection`.
@@ -45,8 +47,28 @@ pub(crate) fn build(
             let token = access.map(|a| a.token.clone());
             Grant::AccessToken { access_token: token.ok_or_else(|| misconfigured("there is no access token to swap"))? }
         }
+        RenewBy::Login(login) => return build_login(party, login),
     };
     request(shared, party, &grant, &url)
+}
+
+/// The request that logs in.
+pub(crate) fn build_login(party: &Party, grant: &LoginGrant) -> Result<Request, Fault> {
+    let provider = &party.provider;
+    let login = provider.login.as_ref();
+    let login = login.ok_or_else(|| misconfigured(format!("provider `{}` has no login", provider.id)))?;
+    let built = build_login_request(&login.dialect, &login.url, &party.client, &grant.credentials)
+        .map_err(|error| misconfigured(error.to_string()))?;
+    Ok(Request { method: built.method, url: built.url, headers: built.headers, body: built.body })
+}
+
+/// What `renewal` brings without asking anybody: credentials that are what the API takes.
+pub(crate) fn standing(shared: &Shared, party: &Party, renewal: &Renewal) -> Option<Received> {
+    let login = renewal.login().filter(|_| party.provider.kind.is_static())?;
+    let (token, token_type) = login.credentials.as_token()?;
+    let issued_at = shared.now().wall;
+    let access = AccessToken { token, token_type: token_type.to_owned(), issued_at, expires_at: None };
+    Some(Received { access, renewal: None, scope: None })
 }
 
 /// A request to a token endpoint of `party`.
@@ -100,6 +122,21 @@ fn misconfigured(detail: impl Into<String>) -> Fault {
 pub(crate) fn judge(shared: &Shared, party: &Party, spent: &Renewal, reply: &Reply) -> Answer {
     let now = shared.now().wall;
     let provider = &party.provider;
+    if let Some(login) = spent.login() {
+        return match read_login(shared, party, login, reply) {
+            Ok(login) => {
+                Answer::Tokens(Box::new(Received { access: access(shared, login), renewal: None, scope: None }))
+            }
+            Err(LoginFailure::Refused { .. }) => {
+                Answer::Refused(Refused::Grant { code: INVALID_CREDENTIALS.to_owned() })
+            }
+            Err(LoginFailure::Throttled { retry_after }) => Answer::Refused(Refused::Throttled { retry_after }),
+            Err(LoginFailure::Rejected { status }) => {
+                Answer::Refused(Refused::Request { code: format!("http_{}", status.as_u16()) })
+            }
+            Err(lost @ LoginFailure::NoOutcome { .. }) => Answer::Lost { detail: lost.to_string() },
+        };
+    }
     match parse_token_response(
         &provider.dialect,
         reply.status,
@@ -120,6 +157,29 @@ pub(crate) fn judge(shared: &Shared, party: &Party, spent: &Renewal, reply: &Rep
             }
             lost @ TokenFailure::NoOutcome { .. } => Answer::Lost { detail: lost.to_string() },
         },
+    }
+}
+
+/// What a reply to a login says.
+pub(crate) fn read_login(
+    shared: &Shared,
+    party: &Party,
+    grant: &LoginGrant,
+    reply: &Reply,
+) -> Result<LoginReply, LoginFailure> {
+    let life = Life { ttl: grant.ttl, default: party.provider.default_lifetime };
+    let plain = LoginDialect::default();
+    let dialect = party.provider.login.as_ref().map_or(&plain, |login| &login.dialect);
+    parse_login_response(dialect, reply.status, &reply.headers, &reply.body, shared.now().wall, life)
+}
+
+/// The token that a login brought, as a connection holds it.
+pub(crate) fn access(shared: &Shared, login: LoginReply) -> AccessToken {
+    AccessToken {
+        token: login.access_token,
+        token_type: login.token_type,
+        issued_at: shared.now().wall,
+        expires_at: login.expires_at,
     }
 }
 
@@ -151,7 +211,14 @@ pub(crate) fn lasting(shared: &Shared, by: RenewBy) -> Renewal {
         RenewBy::JwtBearer => "jwt_bearer",
         RenewBy::AccessToken => "access_token",
         RenewBy::RefreshToken(token) => return refresh_token(shared, token),
+        RenewBy::Login(grant) => return login(shared, grant),
     };
     let fingerprint: Fingerprint = shared.records.barrier().hashes().fingerprint(&Secret::from(word));
     Renewal { by, fingerprint }
+}
+
+/// Credentials as a connection holds them. Others have another fingerprint, so that a reply to the old ones finds out.
+pub(crate) fn login(shared: &Shared, grant: LoginGrant) -> Renewal {
+    let fingerprint = shared.records.barrier().hashes().fingerprint(&grant.credentials.fingerprinted());
+    Renewal { by: RenewBy::Login(grant), fingerprint }
 }

@@ -2,28 +2,35 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokenkeep_core::{
-    AttemptId, Connection, ConnectionId, Generation, InstanceId, Renewal, Rotation,
+    AttemptId, Connection, ConnectionId, Generation, Health, InstanceId, Renewal, Rotation,
     connection::RefreshPolicy,
     ports::{BoxFuture, Connected, Endpoint, Expect, Peers, Put, SendError, Version},
     refresh::{
         Answer, Cause, Effect, Fault, Flight, Held, Input, Local, Outcome, Pause, PauseVerdict, Refused, Seen, Watch,
         Written,
     },
+    time::between,
 };
 use tokio::sync::watch;
+use url::Url;
 
 use super::exchange;
 use crate::{
+    Error,
     cache::{Asked, Cache, Ready},
     handover::Handover,
     integrations::{Integrations, Party},
     kept::KeptReplies,
-    metrics::{RefreshOutcome, UpstreamCall},
+    metrics::{LoginOutcome, RefreshOutcome, UpstreamCall},
     records::{Loaded, RecordError, Records},
     shared::Shared,
 };
@@ -139,8 +146,11 @@ impl Flights {
                 Mission::Refresh(cause) => Flight::new(cause, local, flights.attempt()),
                 Mission::Commit(held) => Flight::resume(*held, local),
             };
-            let (connected, under_way) = (None, FuturesUnordered::new());
-            Pilot { flights, id, route, patient, progress, flight, connected, under_way, asked }.fly().await;
+            let (connected, connected_to, under_way) = (None, None, FuturesUnordered::new());
+            let status = Arc::default();
+            Pilot { flights, id, route, patient, progress, flight, connected, connected_to, status, under_way, asked }
+                .fly()
+                .await;
         });
         follow
     }
@@ -227,6 +237,9 @@ struct Pilot {
     progress: watch::Sender<Progress>,
     flight: Flight,
     connected: Option<Box<dyn Connected>>,
+    connected_to: Option<Url>,
+    /// The HTTP status of the last reply; 0 = there was none.
+    status: Arc<AtomicU16>,
     under_way: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
     /// Nothing that the flight shows was read before.
     asked: Asked,
@@ -287,7 +300,7 @@ impl Pilot {
                     Input::Written(write(&shared.records, &connection, margin, expect.as_ref()).await)
                 });
             }
-            Effect::Connect => self.connect(),
+            Effect::Connect { renewal } => self.connect(&renewal),
             Effect::Spend { renewal, claim, not_after } => self.spend(renewal, &claim, not_after),
             Effect::Keep(held) => {
                 // A task of its own: the reply is made durable even if the flight ends first.
@@ -338,15 +351,23 @@ impl Pilot {
         self.under_way.push(what.map(|input| Some(Event::Input(input))).boxed());
     }
 
-    fn connect(&mut self) {
+    fn connect(&mut self, renewal: &Renewal) {
         let shared = self.flights.shared.clone();
         let party = self.route.party.clone();
         let paused = lock(&self.flights.pauses)
             .get(&self.id.integration)
             .is_some_and(|pause| pause.is_paused(shared.now().boot));
-        // Refreshes by the integration's own credentials go to the same origin in every case we know of.
-        let url = party.as_ref().and_then(|p| p.provider.refresh_url.clone().or_else(|| p.provider.token_url.clone()));
-        let nowhere_to_go = self.route.policy.rotation != Rotation::None && shared.records.is_fleeting();
+        if party.as_ref().is_some_and(|party| exchange::standing(&shared, party, renewal).is_some()) {
+            return self.begin(async { Input::Connected });
+        }
+        let url = match &party {
+            Some(party) => exchange::refresh_url(party, &renewal.by),
+            None => Err(Fault::Misconfigured { detail: "there is no integration".to_owned() }),
+        };
+        self.connected_to = url.as_ref().ok().cloned();
+        let (id, patience) = (self.id.clone(), self.route.policy.deadline);
+        let is_login = renewal.login().is_some();
+        let nowhere_to_go = !is_login && self.route.policy.rotation != Rotation::None && shared.records.is_fleeting();
         self.under_way.push(Box::pin(async move {
             if paused {
                 return Some(Event::Input(Input::Unreachable(Fault::Paused)));
@@ -358,10 +379,16 @@ impl Pilot {
                         .to_owned();
                 return Some(Event::Input(Input::Unreachable(Fault::Misconfigured { detail })));
             }
-            let Some(url) = url else {
-                let detail = "the integration has no token endpoint".to_owned();
-                return Some(Event::Input(Input::Unreachable(Fault::Misconfigured { detail })));
+            let url = match url {
+                Ok(url) => url,
+                Err(fault) => return Some(Event::Input(Input::Unreachable(fault))),
             };
+            if let Some(party) = party.filter(|_| is_login)
+                && let Err(Error::TooMany { retry_after, .. }) = shared.limits.enter_login(&party, &id, patience).await
+            {
+                let retry_after = Some(retry_after);
+                return Some(Event::Input(Input::Unreachable(Fault::Throttled { retry_after })));
+            }
             let endpoint = Endpoint { url, timeout: shared.settings.connect_timeout, peers: Peers::Any };
             Some(match shared.transport.connect(&endpoint).await {
                 Ok(connected) => Event::Connected(connected),
@@ -375,9 +402,16 @@ impl Pilot {
         let Some(party) = self.route.party.clone() else {
             return self.begin(async { Input::Answered(Answer::NotSent) });
         };
+        if let Some(standing) = exchange::standing(&shared, &party, &renewal) {
+            return self.begin(async move { Input::Answered(Answer::Tokens(Box::new(standing))) });
+        }
         let built = exchange::build(&shared, &party, claim, &renewal);
+        let connected_to = self.connected_to.take();
+        let leads_to = |url: &Url| connected_to.as_ref().is_some_and(|to| to.origin() == url.origin());
         let (request, connected) = match (built, self.connected.take()) {
-            (Ok(request), Some(connected)) => (request, connected),
+            (Ok(request), Some(connected)) if leads_to(&request.url) => (request, connected),
+            // What is spent has changed meanwhile, and goes elsewhere.
+            (Ok(_), Some(_)) => return self.begin(async { Input::Answered(Answer::NotSent) }),
             (Err(fault), _) => {
                 tracing::error!(integration = %self.id.integration, detail = %fault.detail(), "a refresh could not be asked for");
                 let refused = Refused::Request { code: fault.code().to_owned() };
@@ -385,15 +419,28 @@ impl Pilot {
             }
             (_, None) => return self.begin(async { Input::Answered(Answer::NotSent) }),
         };
-        shared.metrics.called(&self.id.integration, UpstreamCall::refresh);
+        let is_login = renewal.login().is_some();
+        let call = if is_login { UpstreamCall::login } else { UpstreamCall::refresh };
+        shared.metrics.called(&self.id.integration, call);
         let flights = self.flights.clone();
         let id = self.id.clone();
+        let status = self.status.clone();
         self.begin(async move {
             let url = request.url.clone();
             let answer = match connected.send(request, Some(not_after)).await {
-                Ok(reply) => flights.doubt(&id, exchange::judge(&shared, &party, &renewal, &reply)),
+                Ok(reply) => {
+                    status.store(reply.status.as_u16(), Ordering::Relaxed);
+                    exchange::judge(&shared, &party, &renewal, &reply)
+                }
                 Err(SendError::NotSent { .. }) => Answer::NotSent,
                 Err(cut @ SendError::Cut { .. }) => Answer::Lost { detail: cut.to_string() },
+            };
+            let answer = if is_login {
+                // A refused login is believed, however many there are: trying it again may lock the account.
+                flights.note_login(&id, &answer);
+                answer
+            } else {
+                flights.doubt(&id, answer)
             };
             if let (Answer::Refused(Refused::Throttled { retry_after: Some(wait) }), Some(pacer)) =
                 (&answer, &shared.pacer)
@@ -402,6 +449,21 @@ impl Pilot {
             }
             Input::Answered(answer)
         });
+    }
+
+    /// One line for each attempt that failed, and when the next one may follow.
+    fn note_retry(&self, connection: Option<&Connection>, fault: &Fault) {
+        let now = self.flights.shared.now().wall;
+        let (attempt, wait) = match connection.map(|connection| &connection.health) {
+            Some(Health::Failing { failures, retry_at }) => (*failures, between(now, *retry_at)),
+            _ => (0, Duration::ZERO),
+        };
+        let generation = connection.map(|connection| connection.generation.0);
+        let status = Some(self.status.load(Ordering::Relaxed)).filter(|status| *status != 0);
+        tracing::warn!(
+            connection = %self.id, generation, attempt, status, wait = wait.as_secs(),
+            code = fault.code(), detail = %fault.detail(), "a refresh failed"
+        );
     }
 
     fn land(self, outcome: Outcome) {
@@ -438,7 +500,7 @@ impl Pilot {
                 if let (Fault::IntegrationRejected { code }, Some(party)) = (fault, &self.route.party) {
                     flights.integrations.rejected(party, code);
                 }
-                tracing::warn!(integration = %integration, code = fault.code(), detail = %fault.detail(), "a refresh failed");
+                self.note_retry(connection.as_deref(), fault);
             }
             Outcome::Absent | Outcome::Behind | Outcome::StoreUnavailable => {}
         }
@@ -456,6 +518,20 @@ impl Pilot {
 }
 
 impl Flights {
+    fn note_login(&self, id: &ConnectionId, answer: &Answer) {
+        let outcome = match answer {
+            Answer::Tokens(_) => LoginOutcome::succeeded,
+            Answer::Refused(Refused::Grant { .. }) => {
+                tracing::warn!(target: "audit", action = "login_refused", connection = %id,
+                    "the provider does not take the stored credentials; nobody tries them again until they are stored anew");
+                LoginOutcome::refused
+            }
+            Answer::NotSent => return,
+            Answer::Refused(_) | Answer::Lost { .. } => LoginOutcome::failed,
+        };
+        self.shared.metrics.logged_in(&id.integration, outcome);
+    }
+
     /// When most refreshes of an integration are refused at once, a refusal is not believed.
     fn doubt(&self, id: &ConnectionId, answer: Answer) -> Answer {
         let now = self.shared.now().boot;
@@ -496,12 +572,7 @@ pub(crate) async fn read(records: &Records, id: &ConnectionId) -> Result<Seen, (
     }
 }
 
-async fn write(
-    records: &Records,
-    connection: &Connection,
-    margin: std::time::Duration,
-    expect: Option<&Version>,
-) -> Written {
+async fn write(records: &Records, connection: &Connection, margin: Duration, expect: Option<&Version>) -> Written {
     let expect = expect.map_or(Expect::Absent, Expect::Version);
     match records.save(connection, margin, expect).await {
         Ok(Put::Committed(version)) => Written::Committed(version),

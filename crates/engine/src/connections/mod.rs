@@ -1,6 +1,7 @@
 //! Connections: storing, serving, refreshing and forgetting the tokens that providers issued.
 
 mod access_tokens;
+mod credentials;
 pub(crate) mod exchange;
 pub(crate) mod flight;
 mod list;
@@ -20,6 +21,7 @@ use tokenkeep_core::{
 };
 
 pub use access_tokens::TokenCounts;
+pub use credentials::{GivenCredentials, LoggedIn};
 pub use list::{ConnectionFilter, Listing};
 pub use put::{Given, PutMode, PutTokens};
 pub use seed::Seeded;

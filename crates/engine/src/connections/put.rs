@@ -114,7 +114,12 @@ impl Connections {
         Ok(connection)
     }
 
-    async fn store(&self, id: &ConnectionId, new: NewTokens, mode: PutMode) -> Result<(bool, Connection), Error> {
+    pub(super) async fn store(
+        &self,
+        id: &ConnectionId,
+        new: NewTokens,
+        mode: PutMode,
+    ) -> Result<(bool, Connection), Error> {
         let unavailable = || Error::StoreUnavailable { retry_after: STORE_RETRY, source: None };
         let policy = self.policy(&id.integration).await;
         let mut unknown = None;

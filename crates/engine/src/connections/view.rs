@@ -18,6 +18,8 @@ pub struct ConnectionView {
     pub expires_at: Option<Timestamp>,
     /// Whether anything can bring a new one.
     pub has_refresh_token: bool,
+    /// Whether that is credentials.
+    pub has_credentials: bool,
     /// The number of its TokenSet; 0 while it is pending.
     pub generation: Generation,
     /// For people.
@@ -47,6 +49,7 @@ impl ConnectionView {
             scope: tokens.scope.clone(),
             expires_at: tokens.access.as_ref().and_then(|a| a.expires_at),
             has_refresh_token: tokens.renewal.is_some(),
+            has_credentials: connection.login().is_some(),
             generation: connection.generation,
             display_name: connection.display_name.clone(),
             created_at: connection.created_at,
@@ -66,6 +69,7 @@ impl ConnectionView {
             scope: None,
             expires_at: None,
             has_refresh_token: false,
+            has_credentials: false,
             generation: Generation(0),
             display_name: None,
             created_at: since,

@@ -6,13 +6,14 @@ mod party;
 mod view;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokenkeep_core::{
-    Boot, Integration, IntegrationId, Provider, ProviderId,
+    Boot, ConnectGrant, Integration, IntegrationId, ManagedBy, Provider, ProviderId,
     ports::{Expect, Put},
 };
 
@@ -76,7 +77,7 @@ impl Integrations {
         }
         let loaded = self.load(id).await;
         let (party, introduced) = match (loaded, known) {
-            (Ok(None), _) => (None, now),
+            (Ok(None), _) => (self.uncalled_for(id).map(Arc::new), now),
             (Ok(Some(stored)), Some(Known { party: Some(party), introduced, .. }))
                 if party.integration.updated_at == stored.value.updated_at =>
             {
@@ -118,6 +119,31 @@ impl Integrations {
     /// The catalogue's provider of that id: what an integration is called when nobody named it otherwise.
     pub(crate) fn provider_named_like(&self, id: &IntegrationId) -> Option<Arc<Provider>> {
         self.shared.catalogue.get(&ProviderId::new(id.as_str()).ok()?)
+    }
+
+    /// The party of an integration that nobody made, where nobody has to: the provider takes its users' credentials and
+    /// knows no clients, and its entry leaves nothing open.
+    fn uncalled_for(&self, id: &IntegrationId) -> Option<Party> {
+        let provider = self.provider_named_like(id).filter(|provider| provider.kind.takes_credentials_only())?;
+        self.prepare(Integration {
+            id: id.clone(),
+            provider: provider.id.clone(),
+            issuer: None,
+            tenant: None,
+            client_id: String::new(),
+            client_secret: None,
+            grant: ConnectGrant::default(),
+            signing_key: None,
+            scope: None,
+            params: BTreeMap::new(),
+            api_hosts: Vec::new(),
+            redirect_uri: None,
+            managed_by: ManagedBy::Config,
+            rejection: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        })
+        .ok()
     }
 
     /// Makes the integration ready to talk to its provider.

@@ -3,8 +3,8 @@ use std::{borrow::Cow, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokenkeep_core::{
-    AccessToken, Alternate, Attempt, AttemptId, Connection, ConnectionId, Deleted, Fingerprint, Generation, Health,
-    Incarnation, LastError, RenewBy, Renewal, Spent, TokenSet,
+    AccessToken, Alternate, Attempt, AttemptId, Connection, ConnectionId, Credentials, Deleted, Fingerprint,
+    Generation, Health, Incarnation, LastError, LoginGrant, RenewBy, Renewal, Spent, TokenSet,
     connection::Phase,
     ports::{Kind, LabelName, RecordKey},
     refresh::Seen,
@@ -144,6 +144,29 @@ enum RenewByDto<'a> {
     ClientCredentials,
     JwtBearer,
     AccessToken,
+    #[serde(borrow)]
+    Login(LoginDto<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoginDto<'a> {
+    #[serde(borrow)]
+    credentials: CredentialsDto<'a>,
+    /// Seconds.
+    ttl: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum CredentialsDto<'a> {
+    Password {
+        username: Cow<'a, str>,
+        #[serde(borrow)]
+        password: Exposed<'a>,
+    },
+    #[serde(borrow)]
+    ApiKey(Exposed<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -265,6 +288,7 @@ impl<'a> From<&'a Renewal> for RenewalDto<'a> {
             RenewBy::ClientCredentials => RenewByDto::ClientCredentials,
             RenewBy::JwtBearer => RenewByDto::JwtBearer,
             RenewBy::AccessToken => RenewByDto::AccessToken,
+            RenewBy::Login(login) => RenewByDto::Login(login.into()),
         };
         Self { by, fingerprint: *fingerprint }
     }
@@ -277,7 +301,32 @@ impl From<RenewalDto<'_>> for Renewal {
             RenewByDto::ClientCredentials => RenewBy::ClientCredentials,
             RenewByDto::JwtBearer => RenewBy::JwtBearer,
             RenewByDto::AccessToken => RenewBy::AccessToken,
+            RenewByDto::Login(login) => RenewBy::Login(login.into()),
         };
         Self { by, fingerprint: dto.fingerprint }
+    }
+}
+
+impl<'a> From<&'a LoginGrant> for LoginDto<'a> {
+    fn from(LoginGrant { credentials, ttl }: &'a LoginGrant) -> Self {
+        let credentials = match credentials {
+            Credentials::Password { username, password } => {
+                CredentialsDto::Password { username: Cow::Borrowed(username), password: password.into() }
+            }
+            Credentials::ApiKey(key) => CredentialsDto::ApiKey(key.into()),
+        };
+        Self { credentials, ttl: ttl.map(|ttl| ttl.as_secs()) }
+    }
+}
+
+impl From<LoginDto<'_>> for LoginGrant {
+    fn from(LoginDto { credentials, ttl }: LoginDto<'_>) -> Self {
+        let credentials = match credentials {
+            CredentialsDto::Password { username, password } => {
+                Credentials::Password { username: username.into_owned(), password: password.into() }
+            }
+            CredentialsDto::ApiKey(key) => Credentials::ApiKey(key.into()),
+        };
+        Self { credentials, ttl: ttl.map(Duration::from_secs) }
     }
 }

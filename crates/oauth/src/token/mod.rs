@@ -11,5 +11,5 @@ mod response;
 pub use failure::{NoOutcome, TokenFailure};
 pub use request::{Grant, RequestContext, TokenRequest, build_long_lived_swap, build_token_request};
 pub(crate) use request::{basic, client_request, set_headers, set_scope};
-pub(crate) use response::judge;
 pub use response::{CodeReply, TokenReply, parse_code_response, parse_token_response};
+pub(crate) use response::{is_token, judge, within_reason};

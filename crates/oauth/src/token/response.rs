@@ -230,7 +230,7 @@ fn tokens_at(
 }
 
 /// Whether a token can travel: printable ASCII (RFC 6749 appendix A.12).
-fn is_token(s: &str) -> bool {
+pub(crate) fn is_token(s: &str) -> bool {
     s.bytes().all(|b| (0x20..0x7f).contains(&b))
 }
 
@@ -246,9 +246,14 @@ fn token_type(dialect: &Dialect, stated: Option<&str>) -> String {
     }
 }
 
+/// The end of a life that begins `now`, a century at most.
+pub(crate) fn within_reason(now: Timestamp, life: Duration) -> Timestamp {
+    now.checked_add(life.min(MAX_LIFETIME)).unwrap_or(Timestamp::MAX)
+}
+
 fn expires_at(expiry: &Expiry, place: &Value, now: Timestamp, default: Option<Duration>) -> Option<Timestamp> {
-    let latest = now.checked_add(MAX_LIFETIME).unwrap_or(Timestamp::MAX);
-    let after = |life: Duration| now.checked_add(life.min(MAX_LIFETIME)).unwrap_or(latest);
+    let latest = within_reason(now, MAX_LIFETIME);
+    let after = |life| within_reason(now, life);
     let named = match expiry {
         Expiry::Never => return None,
         Expiry::ExpiresIn => None,

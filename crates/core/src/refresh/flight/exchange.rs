@@ -76,6 +76,10 @@ impl Flight {
             Answer::NotSent => self.settle(Ending::NotSent, busy),
             Answer::Lost { detail } => {
                 let fault = Fault::NoOutcome { detail };
+                if claim.login().is_some() {
+                    // A login uses nothing up, so nothing is unresolved.
+                    return self.settle(Ending::Without(Settle::Failed(fault.clone()), fault), busy);
+                }
                 // Within a grace window the owner itself replays once, and at once.
                 let replay = matches!(claim.rotation(&self.local.policy), Rotation::Grace { .. })
                     && claim.attempt.as_ref().is_some_and(|a| a.replays == 0);

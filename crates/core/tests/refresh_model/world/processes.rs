@@ -164,7 +164,7 @@ impl World {
         let pending = match effect {
             Effect::Read => Pending::Read,
             Effect::Write { connection, expect } => Pending::Write { connection, expect },
-            Effect::Connect => Pending::Connect,
+            Effect::Connect { .. } => Pending::Connect,
             Effect::Spend { renewal, not_after, .. } => {
                 Pending::Spend { token: token_of(renewal.fingerprint), not_after }
             }
