@@ -517,7 +517,9 @@ mod published {
     use tokenkeep_oauth::issuer::jws::{Algorithm, TokenKey};
 
     use super::*;
-    use crate::common::{World, issuer::ISSUER, now, site::Site};
+    use crate::common::{World, issuer::ISSUER, now};
+    use tokenkeep_engine::transport::TransportOptions;
+    use tokenkeep_testkit::Site;
 
     /// An issuer that may fetch from `localhost`, and the site there.
     async fn stage() -> (TestIssuer, Site) {
@@ -529,7 +531,7 @@ mod published {
         let mut world = World::new(Rotation::Strict).await;
         world.clock.set_wall("2030-01-01T00:00:00Z".parse().unwrap());
         world.issuer = Some(settings);
-        world.transport = Site::trusted();
+        world.transport = TransportOptions { extra_ca_file: Some(Site::ca_file()), ..TransportOptions::default() };
         let engine = world.engine(1, None).await;
         (TestIssuer { world, engine }, Site::start().await)
     }
@@ -640,7 +642,7 @@ mod published {
         for host in hosts {
             let url = format!("https://{host}:{port}/client.json");
             let refused = authenticate(&test, &url).await.unwrap_err();
-            assert_eq!(code_of(&refused), "temporarily_unavailable", "{url}");
+            assert_eq!(code_of(&refused), "invalid_client", "{url}");
             assert!(!refused.told().to_json().contains(host), "{url}");
         }
         assert_eq!(site.asked(), 0);
@@ -709,6 +711,6 @@ mod published {
         let body = serde_json::to_vec(&metadata).unwrap();
         let client = issuer.register(&body, None).await.unwrap().client;
         let refused = issuer.authenticate(signer.assertion(&test, client.id.as_str(), "1")).await.unwrap_err();
-        assert_eq!((code_of(&refused).as_str(), site.asked()), ("temporarily_unavailable", 0));
+        assert_eq!((code_of(&refused).as_str(), site.asked()), ("invalid_client", 0));
     }
 }

@@ -55,6 +55,11 @@ impl MemoryBus {
         Self { broker: self.broker.clone(), line: Arc::default() }
     }
 
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        lock(&self.broker).listeners.len()
+    }
+
     /// Ends the broker: whoever listens is told, nothing is taken.
     pub fn go_down(&self) {
         let mut broker = lock(&self.broker);

@@ -7,6 +7,7 @@
 //!   remembers every token it ever saw.
 //! - [`FakeApi`]: an API on a loopback port that answers as told and remembers what it was asked.
 //! - [`FakeLogin`]: a provider without OAuth, where a user name and a password bring a token.
+//! - [`Site`]: pages by https on `localhost`, for what strangers publish.
 //! - [`vault::FakeVault`]: Vault's HTTP API on a loopback port, by the letter of its documentation, with its faults.
 //!
 //! ```
@@ -27,6 +28,7 @@ mod entropy;
 mod login;
 mod provider;
 mod shared_cache;
+mod site;
 pub mod vault;
 
 pub use api::{Asked, FakeApi};
@@ -39,4 +41,5 @@ pub use provider::{
     TokenCall, serve,
 };
 pub use shared_cache::MemoryCache;
+pub use site::Site;
 pub use vault::FakeVault;

@@ -17,7 +17,7 @@ pub use store::{
     Count, Cursor, Expect, Filter, Kind, LabelName, Page, Put, Query, Reach, Record, RecordKey, Scope, SealingKeyId,
     Store, StoreDescription, StoreError, Version,
 };
-pub use transport::{Connected, Endpoint, Peers, Reply, Request, SendError, Transport, TransportError};
+pub use transport::{Connected, Endpoint, MAX_REPLY, Peers, Reply, Request, SendError, Transport, TransportError};
 
 /// A boxed future, so that ports can stand behind `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -16,13 +16,29 @@ pub trait Transport: fmt::Debug + Send + Sync {
     fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Box<dyn Connected>, TransportError>>;
 }
 
+/// The longest body of a reply that is read, in bytes, where nobody says less.
+pub const MAX_REPLY: usize = 1 << 20;
+
 /// An open connection, good for one request.
 pub trait Connected: fmt::Debug + Send {
-    /// Sends the request and reads the whole reply (up to 1 MiB). If the boot clock shows `not_after` or later just
-    /// before the first byte would be written, nothing is sent and [`SendError::NotSent`] is answered. The future
+    /// Sends the request and reads the whole reply (up to [`MAX_REPLY`]). If the boot clock shows `not_after` or later
+    /// just before the first byte would be written, nothing is sent and [`SendError::NotSent`] is answered. The future
     /// must be driven to its end: dropping it cuts the exchange.
-    fn send(self: Box<Self>, request: Request, not_after: Option<Boot>)
-    -> BoxFuture<'static, Result<Reply, SendError>>;
+    fn send(
+        self: Box<Self>,
+        request: Request,
+        not_after: Option<Boot>,
+    ) -> BoxFuture<'static, Result<Reply, SendError>> {
+        self.send_for(request, not_after, MAX_REPLY)
+    }
+
+    /// The same, for a reply with a body of `max_reply` bytes at most: no more than that is kept of it.
+    fn send_for(
+        self: Box<Self>,
+        request: Request,
+        not_after: Option<Boot>,
+        max_reply: usize,
+    ) -> BoxFuture<'static, Result<Reply, SendError>>;
 }
 
 /// Where to connect to: the origin of a URL, and how long that may take.
@@ -110,6 +126,12 @@ pub enum SendError {
     NotSent {
         /// For the log.
         reason: String,
+    },
+    /// There is a reply, with a body longer than may be read. What there is of it was thrown away.
+    #[error("the reply, of status {status}, is too long")]
+    TooLong {
+        /// Its status.
+        status: http::StatusCode,
     },
     /// At least one byte may have been written; whether it was acted upon is unknown.
     #[error("cut off: {reason}")]

@@ -19,7 +19,7 @@ use tokenkeep_oauth::{
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Connect, Failure};
+use super::{Connect, Failure, next_page::next_page};
 use crate::{Error, integrations::Party, metrics::UpstreamCall};
 
 /// How it is known who signed in there.
@@ -106,6 +106,11 @@ impl Api<'_> {
     }
 
     pub(crate) async fn get(&self, url: &Url) -> Result<Value, Failure> {
+        self.page(url).await.map(|(said, _)| said)
+    }
+
+    /// What is said there, and where it goes on.
+    pub(crate) async fn page(&self, url: &Url) -> Result<(Value, Option<Url>), Failure> {
         let bearer = Zeroizing::new(format!("Bearer {}", self.access.expose_secret()));
         let bearer = HeaderValue::try_from(bearer.as_str()).map(|mut value| {
             value.set_sensitive(true);
@@ -121,7 +126,7 @@ impl Api<'_> {
         if status == StatusCode::OK
             && let Ok(said) = serde_json::from_slice(&reply.body)
         {
-            return Ok(said);
+            return Ok((said, next_page(url, &reply.headers)));
         }
         tracing::warn!(integration = %self.party.integration.id, %url, %status, "a provider does not say who signed in");
         if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {

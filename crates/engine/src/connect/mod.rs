@@ -13,6 +13,7 @@ mod again;
 mod browser;
 mod confirm;
 mod device;
+mod next_page;
 mod obtain;
 mod provider_page;
 mod start;

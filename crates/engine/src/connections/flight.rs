@@ -433,7 +433,9 @@ impl Pilot {
                     exchange::judge(&shared, &party, &renewal, &reply)
                 }
                 Err(SendError::NotSent { .. }) => Answer::NotSent,
-                Err(cut @ SendError::Cut { .. }) => Answer::Lost { detail: cut.to_string() },
+                Err(cut @ (SendError::Cut { .. } | SendError::TooLong { .. })) => {
+                    Answer::Lost { detail: cut.to_string() }
+                }
             };
             let answer = if is_login {
                 // A refused login is believed, however many there are: trying it again may lock the account.

@@ -3,7 +3,7 @@
 use std::{error::Error, pin::pin};
 
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -11,9 +11,6 @@ use tokenkeep_core::ports::{Reply, Request};
 use url::{Position, Url};
 
 use super::Stream;
-
-/// The longest reply that is read, in bytes.
-const MAX_REPLY: usize = 1 << 20;
 
 /// What we call ourselves; some providers refuse requests that do not say.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tokenkeep/", env!("CARGO_PKG_VERSION")));
@@ -25,8 +22,8 @@ pub(super) enum Failure {
     Malformed(#[source] http::Error),
     #[error("HTTP")]
     Http(#[source] hyper::Error),
-    #[error("reply too large")]
-    TooLarge,
+    #[error("the body is too long")]
+    TooLong(StatusCode),
 }
 
 impl Failure {
@@ -42,13 +39,13 @@ impl Failure {
     }
 }
 
-/// Sends `request` and reads the whole reply. Nothing runs on its own: dropping the future closes the connection.
-pub(super) async fn run(stream: Box<dyn Stream>, request: Request) -> Result<Reply, Failure> {
+/// Sends `request` and reads the whole reply, whose body has `max_reply` bytes at most. Nothing runs on its own: dropping the future closes the connection.
+pub(super) async fn run(stream: Box<dyn Stream>, request: Request, max_reply: usize) -> Result<Reply, Failure> {
     let request = head_and_body(request).map_err(Failure::Malformed)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Http)?;
     let mut exchange = pin!(async {
         let reply = sender.send_request(request).await.map_err(Failure::Http)?;
-        read(reply).await
+        read(reply, max_reply).await
     });
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -80,13 +77,13 @@ fn host(url: &Url) -> Result<HeaderValue, http::Error> {
     Ok(HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?)
 }
 
-async fn read(reply: http::Response<Incoming>) -> Result<Reply, Failure> {
+async fn read(reply: http::Response<Incoming>, max_reply: usize) -> Result<Reply, Failure> {
     let (head, mut incoming) = reply.into_parts();
     let mut body = Vec::new();
     while let Some(frame) = incoming.frame().await {
         let Ok(data) = frame.map_err(Failure::Http)?.into_data() else { continue };
-        if body.len() + data.len() > MAX_REPLY {
-            return Err(Failure::TooLarge);
+        if body.len() + data.len() > max_reply {
+            return Err(Failure::TooLong(head.status));
         }
         body.extend_from_slice(&data);
     }

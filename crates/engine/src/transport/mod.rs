@@ -55,6 +55,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Origin, Url};
 
 use self::{
+    exchange::Failure,
     first_byte::{FirstByte, Wire},
     tls::Tls,
 };
@@ -106,7 +107,7 @@ impl HyperTransport {
 
     async fn open(&self, endpoint: &Endpoint) -> Result<Box<dyn Connected>, TransportError> {
         let target = self.dialer.target(&endpoint.url, endpoint.peers)?;
-        let unreachable = |reason: String| TransportError::Unreachable { host: target.host.to_string(), reason };
+        let unreachable = |reason: String| target.unreachable(reason);
         let permit = match endpoint.peers {
             Peers::Any | Peers::Near => self.pacer.enter(&endpoint.url, endpoint.timeout).await,
             // The pacer remembers every origin: strangers know more of them than there is memory.
@@ -116,7 +117,7 @@ impl HyperTransport {
         let guard = Arc::new(FirstByte::new(Arc::clone(&self.clock)));
         let stream = tokio::select! {
             biased;
-            stream = self.dialer.reach(&target, |tcp| Wire::new(tcp, Arc::clone(&guard))) => stream.map_err(unreachable)?,
+            stream = self.dialer.reach(&target, |tcp| Wire::new(tcp, Arc::clone(&guard))) => stream?,
             () = self.clock.sleep(endpoint.timeout) => {
                 return Err(unreachable(format!("no connection within {} s", endpoint.timeout.as_secs_f64())));
             }
@@ -160,18 +161,23 @@ impl Dialer {
         &self,
         target: &Target,
         wire: impl FnOnce(TcpStream) -> S,
-    ) -> Result<Box<dyn Stream>, String> {
-        let addresses = dial::resolve(&target.host, target.port).await?;
-        let allowed = addresses.into_iter().filter(|address| target.allows(address.ip()));
-        let tcp = dial::connect(allowed.collect(), self.clock.as_ref()).await?;
-        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+    ) -> Result<Box<dyn Stream>, TransportError> {
+        let unreachable = |reason: String| target.unreachable(reason);
+        let mut addresses = dial::resolve(&target.host, target.port).await.map_err(unreachable)?;
+        let has_any = !addresses.is_empty();
+        addresses.retain(|address| target.allows(address.ip()));
+        if has_any && addresses.is_empty() {
+            return Err(target.forbidden());
+        }
+        let tcp = dial::connect(addresses, self.clock.as_ref()).await.map_err(unreachable)?;
+        tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
         let wire = wire(tcp);
         if !target.tls {
             return Ok(Box::new(wire));
         }
-        let connector = TlsConnector::from(self.tls.config()?);
-        let name = tls::server_name(&target.host)?;
-        let stream = connector.connect(name, wire).await.map_err(|error| format!("TLS: {error}"))?;
+        let connector = TlsConnector::from(self.tls.config().map_err(unreachable)?);
+        let name = tls::server_name(&target.host).map_err(unreachable)?;
+        let stream = connector.connect(name, wire).await.map_err(|error| unreachable(format!("TLS: {error}")))?;
         Ok(Box::new(stream))
     }
 }
@@ -215,6 +221,14 @@ impl Target {
             Peers::Any | Peers::Near => Allowed::All,
         };
         Ok(Self { host: host.to_owned(), port, tls, allowed })
+    }
+
+    fn unreachable(&self, reason: String) -> TransportError {
+        TransportError::Unreachable { host: self.host.to_string(), reason }
+    }
+
+    fn forbidden(&self) -> TransportError {
+        TransportError::Forbidden { host: self.host.to_string() }
     }
 
     fn allows(&self, address: IpAddr) -> bool {
@@ -268,7 +282,7 @@ impl fmt::Debug for OpenConnection {
 }
 
 impl OpenConnection {
-    async fn exchange(self, request: Request, not_after: Option<Boot>) -> Result<Reply, SendError> {
+    async fn exchange(self, request: Request, not_after: Option<Boot>, max_reply: usize) -> Result<Reply, SendError> {
         let Self { stream, guard, origin, clock, reply_within, permit } = self;
         if request.url.origin() != origin {
             return Err(SendError::NotSent { reason: "the request is for another origin".to_owned() });
@@ -276,7 +290,10 @@ impl OpenConnection {
         guard.arm(not_after);
         let result = tokio::select! {
             biased;
-            result = exchange::run(stream, request) => result.map_err(|failure| failure.describe()),
+            result = exchange::run(stream, request, max_reply) => match result {
+                Err(Failure::TooLong(status)) => return Err(SendError::TooLong { status }),
+                result => result.map_err(|failure| failure.describe()),
+            },
             () = clock.sleep(reply_within) => Err(format!("no complete reply within {} s", reply_within.as_secs_f64())),
         };
         drop(permit);
@@ -289,12 +306,13 @@ impl OpenConnection {
 }
 
 impl Connected for OpenConnection {
-    fn send(
+    fn send_for(
         self: Box<Self>,
         request: Request,
         not_after: Option<Boot>,
+        max_reply: usize,
     ) -> BoxFuture<'static, Result<Reply, SendError>> {
-        Box::pin(self.exchange(request, not_after))
+        Box::pin(self.exchange(request, not_after, max_reply))
     }
 }
 

@@ -119,6 +119,15 @@ impl Outbound {
     }
 }
 
+impl From<TransportError> for OutboundError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Forbidden { host } => Self::Forbidden { host },
+            TransportError::Unreachable { host, reason } => Self::Unreachable { host, reason },
+        }
+    }
+}
+
 enum Exchanged {
     Reply(Response<OutboundBody>),
     /// The connection had died before.
@@ -128,17 +137,14 @@ enum Exchanged {
 impl House {
     async fn open(&self, origin: &Origin, within: Duration) -> Result<Line, OutboundError> {
         let unreachable = |reason| OutboundError::Unreachable { host: origin.host().to_owned(), reason };
-        let target = self.dialer.target(&origin.url()?, origin.peers()).map_err(|error| match error {
-            TransportError::Forbidden { host } => OutboundError::Forbidden { host },
-            TransportError::Unreachable { host, reason } => OutboundError::Unreachable { host, reason },
-        })?;
+        let target = self.dialer.target(&origin.url()?, origin.peers())?;
         let opening = async {
             let stream = self.dialer.reach(&target, |tcp| tcp).await?;
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| describe(&error))
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(describe(&error)))
         };
         let (line, connection) = tokio::select! {
             biased;
-            opened = opening => opened.map_err(unreachable)?,
+            opened = opening => opened?,
             () = self.clock.sleep(within) => {
                 return Err(unreachable(format!("no connection within {} s", within.as_secs_f64())));
             }

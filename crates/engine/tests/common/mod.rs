@@ -2,7 +2,6 @@
 
 pub mod browser;
 pub mod issuer;
-pub mod site;
 
 use std::{
     path::{Path, PathBuf},

@@ -57,6 +57,19 @@ async fn each_rule_lets_its_own_in() {
 }
 
 #[tokio::test]
+async fn organizations_are_read_page_by_page_and_not_for_ever() {
+    for (pages, is_admitted) in [(2, true), (10, true), (11, false)] {
+        let stage = Stage::with(|settings| settings.admitted.organizations = Some(set(&["acme"]))).await;
+        stage.world.provider.configure(|config| {
+            config.organizations = (1..2 * pages).map(|n| n.to_string()).chain(["acme".to_owned()]).collect();
+            config.organizations_per_page = 2;
+        });
+        let answer = stage.sign_in("hub", json!({})).await.unwrap();
+        assert_eq!(answer.params.contains_key("code"), is_admitted, "{pages} pages");
+    }
+}
+
+#[tokio::test]
 async fn a_verified_domain_lets_in_and_an_unverified_one_does_not() {
     let stage = Stage::with(|settings| settings.admitted.email_domains = Some(set(&["example.com"]))).await;
     for (verified, is_admitted) in [(json!(false), false), (json!(null), false), (json!(true), true)] {

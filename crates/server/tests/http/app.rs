@@ -29,7 +29,7 @@ use tokenkeep_store::{
     Memory,
     layers::{Answer, Call, Layer, Layered, Pending},
 };
-use tokenkeep_testkit::{Config, FakeProvider, ManualClock};
+use tokenkeep_testkit::{Config, FakeProvider, ManualClock, MemoryBus};
 use tower::ServiceExt;
 
 pub(crate) struct TestApp {
@@ -46,6 +46,28 @@ pub(crate) struct TestApp {
     outage: Arc<AtomicBool>,
 }
 
+/// What an application stands on. Those that stand on the same are instances of one installation.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub(crate) clock: ManualClock,
+    pub(crate) transport: TransportOptions,
+    pub(crate) bus: Option<MemoryBus>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) root: Arc<RootKey>,
+}
+
+impl Default for Ground {
+    fn default() -> Self {
+        Self {
+            clock: ManualClock::default(),
+            transport: TransportOptions::default(),
+            bus: None,
+            memory: Arc::new(Memory::new()),
+            root: Arc::new(RootKey::generate(&SystemEntropy)),
+        }
+    }
+}
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answered {
@@ -60,7 +82,11 @@ impl TestApp {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Settings), http: HttpSettings) -> Self {
-        let clock = ManualClock::default();
+        Self::on(&Ground::default(), change, http).await
+    }
+
+    pub(crate) async fn on(ground: &Ground, change: impl FnOnce(&mut Settings), http: HttpSettings) -> Self {
+        let clock = ground.clock.clone();
         let shared_clock = Arc::new(clock.clone());
         let entropy = Arc::new(SystemEntropy);
         let provider = FakeProvider::start(shared_clock.clone(), Config::default()).await;
@@ -73,18 +99,17 @@ impl TestApp {
         );
         let catalogue = Catalogue::with(vec![parse_provider_toml("fake", &fake).unwrap()]).unwrap();
         let outage = Arc::new(AtomicBool::new(false));
-        let store = Arc::new(Layered::around(Arc::new(Memory::new()), Outage(outage.clone())));
-        let root = RootKey::generate(&*entropy);
-        let barrier = || Barrier::new(&root, &[], entropy.clone());
+        let store = Arc::new(Layered::around(ground.memory.clone(), Outage(outage.clone())));
+        let barrier = || Barrier::new(&ground.root, &[], entropy.clone());
         let pacer = Arc::new(Pacer::new(shared_clock.clone(), Pacing::default()));
-        let transport = HyperTransport::new(shared_clock.clone(), pacer.clone(), &TransportOptions::default()).unwrap();
-        let outbound = Outbound::new(shared_clock.clone(), &TransportOptions::default()).unwrap();
+        let transport = HyperTransport::new(shared_clock.clone(), pacer.clone(), &ground.transport).unwrap();
+        let outbound = Outbound::new(shared_clock.clone(), &ground.transport).unwrap();
         let mut settings = Settings::new("http://localhost:7420".parse().unwrap());
         settings.return_to_origins = vec!["https://app.example.com".to_owned()];
         change(&mut settings);
         let parts = Parts {
             store: store.clone(),
-            bus: None,
+            bus: ground.bus.as_ref().map(|bus| Arc::new(bus.attached()) as _),
             shared_cache: None,
             counter: None,
             barrier: barrier(),

@@ -33,6 +33,8 @@ pub struct Config {
     pub user_denies: bool,
     /// The organisations that the user belongs to, at `/user/orgs`.
     pub organizations: Vec<String>,
+    /// How many of them are on one page.
+    pub organizations_per_page: usize,
     /// Whether `/userinfo` says that nobody has checked the user's address.
     pub email_unverified: bool,
     /// Whether everything that describes the user answers 503.
@@ -64,6 +66,7 @@ impl Default for Config {
             user: "fake-user".into(),
             user_denies: false,
             organizations: Vec::new(),
+            organizations_per_page: 100,
             email_unverified: false,
             userinfo_down: false,
             token_life: Duration::from_hours(1),

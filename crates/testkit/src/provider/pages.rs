@@ -1,6 +1,6 @@
 //! Everything but the token endpoint: what a browser, a device or a caller of the API sees.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -153,7 +153,7 @@ impl Shared {
     }
 
     /// Something about the holder of the token.
-    fn describe(&self, headers: &HeaderMap, what: impl Fn(&str, &Config) -> Value) -> Response {
+    fn describe(&self, headers: &HeaderMap, what: impl FnOnce(&str, &Config) -> Value) -> Response {
         let Some(subject) = self.bearer(headers) else { return bearer_required() };
         let config = self.state().config.clone();
         if config.userinfo_down {
@@ -210,10 +210,23 @@ async fn emails(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Re
 }
 
 /// As GitHub lists them.
-async fn organizations(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
-    shared.describe(&headers, |_, config| {
-        config.organizations.iter().map(|name| json!({ "login": name })).collect::<Vec<_>>().into()
-    })
+async fn organizations(
+    Extract(shared): Extract<Arc<Shared>>,
+    Query(params): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let page: usize = params.get("page").and_then(|page| page.parse().ok()).unwrap_or(1);
+    let mut link = None;
+    let mut response = shared.describe(&headers, |_, config| {
+        let mut pages = config.organizations.chunks(config.organizations_per_page).skip(page.saturating_sub(1));
+        let names = pages.next().unwrap_or_default();
+        link = pages.next().map(|_| format!("<{}/user/orgs?page={}>; rel=\"next\"", shared.issuer(), page + 1));
+        names.iter().map(|name| json!({ "login": name })).collect::<Vec<_>>().into()
+    });
+    if let Some(link) = link.and_then(|link| link.parse().ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
 }
 
 /// The API behind the tokens: says what it was asked.

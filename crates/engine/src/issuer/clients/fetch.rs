@@ -20,7 +20,7 @@ use futures_util::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokenkeep_core::{
     Boot,
-    ports::{Endpoint, Peers, Request},
+    ports::{Endpoint, Peers, Request, SendError, TransportError},
 };
 use url::Url;
 use zeroize::Zeroizing;
@@ -190,28 +190,34 @@ async fn get(shared: &Shared, url: &Url, peers: Peers, max_len: usize) -> Result
     let exchange = async {
         let endpoint = Endpoint { url: url.clone(), timeout: PATIENCE, peers };
         let connected = shared.transport.connect(&endpoint).await?;
-        Ok::<_, FetchError>(connected.send(request, None).await?)
+        Ok(connected.send_for(request, None, max_len).await?)
     };
-    let reply = tokio::select! {
+    let fetched = tokio::select! {
         biased;
-        reply = exchange => reply.map_err(|error| {
-            tracing::info!(%error, "what a client points at cannot be fetched");
-            Failure::Unknown
-        })?,
+        fetched = exchange => fetched,
         () = shared.clock.sleep(PATIENCE) => return Err(Failure::Unknown),
     };
-    match reply.status {
+    let (status, reply) = match fetched {
+        Ok(reply) => (reply.status, Some(reply)),
+        Err(FetchError::Send(SendError::TooLong { status })) => (status, None),
+        Err(FetchError::Connect(TransportError::Forbidden { .. })) => {
+            return useless("its address is not a public one");
+        }
+        Err(error) => {
+            tracing::info!(%error, "what a client points at cannot be fetched");
+            return Err(Failure::Unknown);
+        }
+    };
+    match status {
         StatusCode::OK => {}
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return Err(Failure::Unknown),
         status if status.is_server_error() => return Err(Failure::Unknown),
         status if status.is_redirection() => return useless("its address redirects, which is not followed"),
         _ => return useless("there is nothing at its address"),
     }
+    let Some(reply) = reply else { return useless("it is too long") };
     if !is_json(&reply.headers) {
         return useless("its content type is not application/json");
-    }
-    if reply.body.len() > max_len {
-        return useless("it is too long");
     }
     Ok((reply.body, life(&reply.headers)))
 }

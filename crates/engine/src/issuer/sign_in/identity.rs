@@ -18,6 +18,9 @@ use crate::{
     issuer::{Issuer, interactions::is_sane},
 };
 
+/// So many pages of somebody's organisations are read.
+const PAGES: usize = 10;
+
 /// Somebody who signed in.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
@@ -136,8 +139,18 @@ impl Issuer {
                 None => Vec::new(),
             });
         };
-        let list = api.get(url).await?;
-        Ok(list.as_array().into_iter().flatten().filter_map(|entry| text(entry, &source.name)).collect())
+        let mut names = Vec::new();
+        let mut next = Some(url.clone());
+        for _ in 0..PAGES {
+            let Some(url) = next else { break };
+            let (list, more) = api.page(&url).await?;
+            names.extend(list.as_array().into_iter().flatten().filter_map(|entry| text(entry, &source.name)));
+            next = more;
+        }
+        if next.is_some() {
+            tracing::warn!(integration = %api.party.integration.id, "somebody is in more organisations than are read");
+        }
+        Ok(names)
     }
 }
 

@@ -196,7 +196,7 @@ async fn an_assertion_is_for_us_alive_and_used_once() {
     ask(&signed(&other, key.kid(), &all)).await.refused(401, "invalid_client");
 }
 
-fn signed(pkcs8: &[u8], kid: &str, claims: &Value) -> String {
+pub(super) fn signed(pkcs8: &[u8], kid: &str, claims: &Value) -> String {
     let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
     header.kid = Some(kid.to_owned());
     jsonwebtoken::encode(&header, claims, &jsonwebtoken::EncodingKey::from_ec_der(pkcs8)).unwrap()

@@ -4,7 +4,9 @@ mod browsers;
 mod clients;
 mod codes;
 mod discovery;
+mod documents;
 mod gateway;
+mod instances;
 mod keys;
 mod lanes;
 mod pages;
@@ -52,7 +54,7 @@ use tokenkeep_oauth::{
 };
 use tokenkeep_server::{Protected, Settings as HttpSettings};
 
-use crate::app::{Answered, TestApp};
+use crate::app::{Answered, Ground, TestApp};
 
 pub(crate) const ISSUER: &str = "https://auth.example";
 pub(crate) const FILES: &str = "https://files.example/mcp";
@@ -128,16 +130,25 @@ impl IssuerApp {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut IssuerSettings)) -> Self {
-        Self::protecting(change, Vec::new()).await
+        Self::made(&Ground::default(), change, Vec::new()).await
     }
 
     /// The same, in front of these servers.
     pub(crate) async fn protecting(change: impl FnOnce(&mut IssuerSettings), protected: Vec<Protected>) -> Self {
+        Self::made(&Ground::default(), change, protected).await
+    }
+
+    /// The same, on ground that others may stand on, too.
+    pub(crate) async fn on(ground: &Ground, change: impl FnOnce(&mut IssuerSettings)) -> Self {
+        Self::made(ground, change, Vec::new()).await
+    }
+
+    async fn made(ground: &Ground, change: impl FnOnce(&mut IssuerSettings), protected: Vec<Protected>) -> Self {
         let mut told = settings();
         change(&mut told);
         let engine = |settings: &mut tokenkeep_engine::Settings| settings.issuer = Some(Arc::new(told));
-        let app =
-            TestApp::with(engine, HttpSettings { open_metrics: true, protected, ..HttpSettings::default() }).await;
+        let http = HttpSettings { open_metrics: true, protected, ..HttpSettings::default() };
+        let app = TestApp::on(ground, engine, http).await;
         Self { app, grants: AtomicU8::new(0) }
     }
 

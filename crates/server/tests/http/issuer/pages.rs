@@ -18,7 +18,7 @@ use tokenkeep_server::{Protected, Settings as HttpSettings};
 
 use super::{CALLBACK, ISSUER, posted};
 use crate::{
-    app::{Answered, TestApp},
+    app::{Answered, Ground, TestApp},
     browser::{Browser, consent, csrf_of},
 };
 
@@ -54,12 +54,21 @@ pub(super) async fn app_with(change: impl FnOnce(&mut IssuerSettings)) -> TestAp
 
 /// The same, in front of these servers.
 pub(super) async fn app_protecting(change: impl FnOnce(&mut IssuerSettings), protected: Vec<Protected>) -> TestApp {
+    let app = app_on(&Ground::default(), change, protected).await;
+    app.integrate().await;
+    app
+}
+
+/// The same, without an integration, on ground that others may stand on, too.
+pub(super) async fn app_on(
+    ground: &Ground,
+    change: impl FnOnce(&mut IssuerSettings),
+    protected: Vec<Protected>,
+) -> TestApp {
     let mut told = settings();
     change(&mut told);
     let engine = |settings: &mut tokenkeep_engine::Settings| settings.issuer = Some(Arc::new(told));
-    let app = TestApp::with(engine, HttpSettings { open_metrics: true, protected, ..HttpSettings::default() }).await;
-    app.integrate().await;
-    app
+    TestApp::on(ground, engine, HttpSettings { open_metrics: true, protected, ..HttpSettings::default() }).await
 }
 
 pub(super) async fn app() -> TestApp {

@@ -157,8 +157,7 @@ async fn nobody_has_this_server_fetch_a_document_from_its_own_network() {
             answer = browser.get(&app, &request) => answer,
             _ = door.accept() => panic!("it knocked: {id}"),
         };
-        check_page(&answer, answer.status.as_u16());
-        assert!(answer.status.as_u16() >= 400, "{id}: {answer:?}");
+        check_page(&answer, 400);
     }
     // A knock would have been heard: here is one, where the operator allows that host.
     let app = app_with(|told| told.document_hosts = ["127.0.0.1".to_owned()].into()).await;

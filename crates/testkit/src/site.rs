@@ -1,23 +1,26 @@
-//! A web site by https on this machine: `localhost`, with a certificate of the tests' own authority.
-
 use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokenkeep_engine::transport::TransportOptions;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::RwLock,
 };
+use tokio_rustls::TlsAcceptor;
 
-#[derive(Clone)]
+/// A web site by https on this machine: `localhost`, with a certificate of the tests' own authority. Clones are the
+/// same site.
+#[derive(Clone, Debug)]
 pub struct Site {
     port: u16,
     pages: Arc<Mutex<HashMap<String, String>>>,
@@ -27,11 +30,12 @@ pub struct Site {
 }
 
 impl Site {
+    /// On a port of its own, with no pages.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback interface has a free port");
+        let port = listener.local_addr().expect("a bound listener has an address").port();
         let site = Self { port, pages: Arc::default(), asked: Arc::default(), gate: Arc::default() };
-        let (this, acceptor) = (site.clone(), acceptor());
+        let (this, acceptor) = (site.clone(), Self::acceptor());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (this, acceptor) = (this.clone(), acceptor.clone());
@@ -41,11 +45,22 @@ impl Site {
         site
     }
 
-    /// What it takes to trust it. Its certificate is good from 2027 on.
-    pub fn trusted() -> TransportOptions {
-        TransportOptions { extra_ca_file: Some(data("tls-ca.pem")), ..TransportOptions::default() }
+    /// The authority (PEM) that vouches for it: from November 2026 on, for a hundred years.
+    pub fn ca_file() -> PathBuf {
+        data("tls-ca.pem")
     }
 
+    /// Answers TLS as `localhost`.
+    pub fn acceptor() -> TlsAcceptor {
+        let certificate = CertificateDer::from_pem_file(data("tls-server.pem")).expect("it lies beside this file");
+        let key = PrivateKeyDer::from_pem_file(data("tls-server.key.pem")).expect("it lies beside this file");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("it knows TLS 1.3").with_no_client_auth();
+        TlsAcceptor::from(Arc::new(config.with_single_cert(vec![certificate], key).expect("they belong together")))
+    }
+
+    /// Where `path` is.
     pub fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.port)
     }
@@ -56,9 +71,10 @@ impl Site {
         self.answer_with(path, "200 OK", &head, body);
     }
 
+    /// Answers requests for `path` so, and hangs up: that is the end of `body`, unless `head` says another.
     pub fn answer_with(&self, path: &str, status: &str, head: &str, body: &str) {
-        let reply = format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        self.pages.lock().unwrap().insert(path.to_owned(), reply);
+        let reply = format!("HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}");
+        lock(&self.pages).insert(path.to_owned(), reply);
     }
 
     /// How many requests there were, and resets it.
@@ -66,13 +82,14 @@ impl Site {
         self.asked.swap(0, SeqCst)
     }
 
+    /// Waits for a request.
     pub async fn is_asked(&self) {
         while self.asked.load(SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
     }
 
-    async fn answer(&self, stream: TcpStream, acceptor: tokio_rustls::TlsAcceptor) -> Option<()> {
+    async fn answer(&self, stream: TcpStream, acceptor: TlsAcceptor) -> Option<()> {
         let mut stream = acceptor.accept(stream).await.ok()?;
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
@@ -81,7 +98,7 @@ impl Site {
         self.asked.fetch_add(1, SeqCst);
         let _open = self.gate.read().await;
         let request = String::from_utf8(request).ok()?;
-        let page = self.pages.lock().unwrap().get(request.split(' ').nth(1)?).cloned();
+        let page = lock(&self.pages).get(request.split(' ').nth(1)?).cloned();
         let page = page.unwrap_or_else(|| "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned());
         stream.write_all(page.as_bytes()).await.ok()?;
         stream.shutdown().await.ok()
@@ -89,14 +106,9 @@ impl Site {
 }
 
 fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
 }
 
-fn acceptor() -> tokio_rustls::TlsAcceptor {
-    let certificate = CertificateDer::from_pem_file(data("tls-server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(data("tls-server.key.pem")).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
-    tokio_rustls::TlsAcceptor::from(Arc::new(config))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

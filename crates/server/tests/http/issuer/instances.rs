@@ -1,0 +1,88 @@
+//! Several servers, one store: what one of them takes back, the others take for taken back.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokenkeep_testkit::MemoryBus;
+
+use super::{IssuerApp, SECRET, bearing, pages, upstreams};
+use crate::app::Ground;
+
+/// Two servers that hear each other.
+async fn two() -> (IssuerApp, IssuerApp) {
+    let bus = MemoryBus::default();
+    let ground = Ground { bus: Some(bus.clone()), ..Ground::default() };
+    let both = (IssuerApp::on(&ground, |_| {}).await, IssuerApp::on(&ground, |_| {}).await);
+    while bus.listeners() < 2 {
+        tokio::task::yield_now().await;
+    }
+    both
+}
+
+/// Waits until `app` answers `status` to a request with `token`. No time passes: only the bus can tell it.
+async fn hears(app: &IssuerApp, token: &str, status: u16) {
+    let heard = async {
+        while app.verified("", token).await.status != status {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), heard).await.expect("the other server never heard of it");
+}
+
+#[tokio::test]
+async fn a_revocation_is_heard_by_the_other_servers() {
+    let (here, there) = two().await;
+    for which in ["refresh_token", "access_token", "machine"] {
+        let (token, revoked, client) = if which == "machine" {
+            let token = here.machine_token("backend").await;
+            (token.clone(), token, Some(("backend", SECRET)))
+        } else {
+            let tokens = here.redeem(&here.allow("native", "read").await).await.json();
+            let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
+            (text("access_token"), text(which), None)
+        };
+        assert_eq!(there.verified("", &token).await.status, 200);
+        assert_eq!(there.introspected(&token).await["active"], true);
+        let mut form = vec![("token", &*revoked)];
+        if client.is_none() {
+            form.push(("client_id", "native"));
+        }
+        assert_eq!(here.post("/revoke", client, &form).await.status, 200);
+        hears(&there, &token, 401).await;
+        assert_eq!(there.introspected(&token).await["active"], false);
+    }
+}
+
+/// What it has heard of nothing, it asks the store for after five seconds.
+#[tokio::test]
+async fn a_server_that_hears_nothing_believes_itself_for_five_seconds() {
+    let ground = Ground::default();
+    let (here, there) = (IssuerApp::on(&ground, |_| {}).await, IssuerApp::on(&ground, |_| {}).await);
+    let token = here.machine_token("backend").await;
+    assert_eq!(there.verified("", &token).await.status, 200);
+    here.post("/revoke", Some(("backend", SECRET)), &[("token", &token)]).await;
+    ground.clock.advance(Duration::from_millis(4999));
+    assert_eq!(there.verified("", &token).await.status, 200);
+    ground.clock.advance(Duration::from_millis(1));
+    assert_eq!(there.verified("", &token).await.status, 401);
+}
+
+/// Another server, started with another list.
+#[tokio::test]
+async fn who_is_taken_off_the_list_refreshes_no_more() {
+    for (users, stays) in [(&["fake|fake-user"][..], true), (&["fake|another"], false), (&[], false)] {
+        let ground = Ground::default();
+        let before = pages::app_on(&ground, |_| {}, Vec::new()).await;
+        before.integrate().await;
+        let tokens = upstreams::tokens(&before).await;
+        let list: BTreeSet<String> = users.iter().map(|&user| user.to_owned()).collect();
+        let after = pages::app_on(&ground, |told| told.admitted.users = Some(list), Vec::new()).await;
+        let refreshed = upstreams::refresh(&after, &tokens).await;
+        if stays {
+            assert_eq!(refreshed.status, 200, "{refreshed:?}");
+            continue;
+        }
+        refreshed.refused(400, "invalid_grant");
+        let token = tokens["access_token"].as_str().unwrap();
+        after.send(bearing("/verify", token)).await.refused(401, "invalid_token");
+    }
+}
