@@ -143,14 +143,15 @@ impl Transport for HoldingTransport {
 }
 
 impl Connected for HoldingConnection {
-    fn send(
+    fn send_for(
         self: Box<Self>,
         request: Request,
         not_after: Option<Boot>,
+        max_reply: usize,
     ) -> BoxFuture<'static, Result<Reply, SendError>> {
         Box::pin(async move {
             self.hold.here(Step::BeforeSend).await;
-            let reply = self.inner.send(request, not_after).await;
+            let reply = self.inner.send_for(request, not_after, max_reply).await;
             if reply.is_ok() {
                 self.hold.here(Step::AfterReply).await;
                 self.hold.replied.store(true, SeqCst);
