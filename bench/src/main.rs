@@ -5,6 +5,7 @@
 //! - `real-provider`: a connection made through the real pages of a certified server none of us wrote, served through
 //!   a hundred rotations.
 //! - `real-clients`: MCP's SDKs, `openid-client` and `oauth4webapi` sign their user in at tokenkeep.
+//! - `compat-tour`: the commands of docs/compat.md, run with `curl`.
 //! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
 //! - `issuing`: tokens issued, introspected and verified, beside servers that do the same.
 //! - `storm`: several processes on one store, every connection expired at once.
@@ -29,6 +30,7 @@ mod browser;
 mod ceiling;
 mod chaos;
 mod cluster;
+mod compat_tour;
 mod http;
 mod issuing;
 mod load;
@@ -75,6 +77,8 @@ enum Command {
     BareRead(misses::BareArguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
+    /// Runs the commands of docs/compat.md.
+    CompatTour(compat_tour::Arguments),
     /// Lets clients none of us wrote sign their user in.
     RealClients(real_clients::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
@@ -107,6 +111,7 @@ fn main() -> ExitCode {
         Command::Canary(arguments) => block_on(cluster::canary::run(arguments)),
         Command::Misses(arguments) => block_on(misses::run(arguments)),
         Command::BareRead(arguments) => block_on(misses::serve_bare(arguments)),
+        Command::CompatTour(arguments) => block_on(compat_tour::run(arguments)),
         Command::RealClients(arguments) => block_on(real_clients::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };

@@ -25,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
     drop(servers);
     report.step("documentation's examples", || doc_tests(workspace));
     report.step("a real provider: node-oidc-provider", || real_provider(workspace, if full { 100 } else { 10 }));
+    report.step("the commands of docs/compat.md", || compat_tour(workspace));
     report.step("chaos: processes killed and frozen", || chaos(workspace, full));
     if full {
         report.step("clients none of us wrote, and the conformance suite of MCP", || real_clients(workspace));
@@ -66,6 +67,14 @@ fn real_provider(workspace: &Workspace, rotations: u32) -> Result<Outcome> {
     command.arg("--rotations").arg(rotations.to_string());
     command.arg("--node").arg(peer.node).arg("--peer").arg(peer.script);
     harness_counted("real-provider", &mut command)
+}
+
+/// The harness runs them with `curl` against real servers.
+fn compat_tour(workspace: &Workspace) -> Result<Outcome> {
+    if !process::succeeds(Command::new("curl").arg("--version")) {
+        return Ok(Outcome::Missing("curl is not installed".to_owned()));
+    }
+    harness_counted("compat-tour", &mut harness(workspace, "compat-tour")?)
 }
 
 /// They sign their user in at a tokenkeep whose upstream is node-oidc-provider.

@@ -14,6 +14,15 @@ use crate::{AppState, extract, problem::Problem};
 pub(crate) struct Company(Tenant);
 
 impl Company {
+    /// Stands where a request is about no company: that service says 0.
+    pub(super) fn nobody() -> Self {
+        Self(Tenant::new("0").expect("a digit is printable"))
+    }
+
+    pub(super) fn tenant(&self) -> &Tenant {
+        &self.0
+    }
+
     /// Its account.
     pub(super) fn connection(&self, state: &AppState) -> ConnectionId {
         ConnectionId {

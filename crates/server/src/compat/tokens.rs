@@ -3,16 +3,25 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use http::StatusCode;
 use serde::Serialize;
 use tokenkeep_core::Subject;
-use tokenkeep_engine::TokenCounts;
+use tokenkeep_engine::{Error, TokenCounts};
 use utoipa::ToSchema;
 
 use super::company::{Company, CompanyId};
-use crate::{AppState, auth::Auth, problem::Problem};
+use crate::{
+    AppState,
+    auth::Auth,
+    openapi::ProblemBody,
+    problem::{Kind, Problem},
+};
 
 /// A token that dies within this is about to.
 const SOON: Duration = Duration::from_mins(10);
+
+const NO_TOKEN: Kind =
+    Kind { code: "connection_not_found", status: StatusCode::NOT_FOUND, title: "There is no such thing" };
 
 /// How many tokens the companies have that the key may see. Asks the provider for nothing.
 #[utoipa::path(
@@ -56,6 +65,37 @@ pub(crate) async fn cleanup(
     let dropped = state.engine.connections().drop_dead_tokens(&caller, provider, &Subject::default_subject()).await?;
     let message = format!("Cleaned up {dropped} expired tokens");
     Ok(axum::Json(CleanedBody { success: true, message, tokens_cleaned: dropped }))
+}
+
+/// Drops a company's access token and keeps its credentials: the next read logs in.
+#[utoipa::path(
+    delete,
+    path = "/tokens/{company_id}",
+    tag = "compatibility",
+    operation_id = "compat_clear_token",
+    params(("company_id" = String, Path, description = "percent-encoded", example = "123")),
+    responses(
+        (status = 200, description = "dropped", body = ClearedBody),
+        (status = 400, response = crate::openapi::BadRequest),
+        (status = 401, response = crate::openapi::Unauthorized),
+        (status = 403, response = crate::openapi::Forbidden),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "`connection_not_found`"),
+        (status = 503, response = crate::openapi::Unavailable),
+    ),
+)]
+pub(crate) async fn clear(
+    State(state): State<AppState>,
+    Auth(caller): Auth,
+    company: Company,
+) -> Result<axum::Json<ClearedBody>, Problem> {
+    match state.engine.connections().drop_token(&caller, &company.connection(&state)).await {
+        Err(Error::NotFound { .. }) => {
+            return Err(Problem::new(NO_TOKEN, format!("No token found for company {}", company.tenant())));
+        }
+        dropped => dropped?,
+    }
+    let message = format!("Token cleared for company {}", company.tenant());
+    Ok(axum::Json(ClearedBody { success: true, message, company_id: company }))
 }
 
 /// Whether a company has a token that needs no refresh yet. Asks the provider for nothing; a company that nobody knows
@@ -132,6 +172,21 @@ pub(crate) struct CleanedBody {
     message: String,
     /// Tokens dropped.
     tokens_cleaned: u64,
+}
+
+/// That a token was dropped.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CompatCleared, example = json!({
+    "success": true, "message": "Token cleared for company 123", "company_id": 123,
+}))]
+pub(crate) struct ClearedBody {
+    /// `true`.
+    success: bool,
+    /// For people.
+    message: String,
+    /// Whose; a number where it is one.
+    #[schema(value_type = CompanyId)]
+    company_id: Company,
 }
 
 /// How a company's token stands.

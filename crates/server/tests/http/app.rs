@@ -29,12 +29,14 @@ use tokenkeep_store::{
     Memory,
     layers::{Answer, Call, Layer, Layered, Pending},
 };
-use tokenkeep_testkit::{Config, FakeProvider, ManualClock, MemoryBus};
+use tokenkeep_testkit::{Config, FakeLogin, FakeProvider, ManualClock, MemoryBus};
 use tower::ServiceExt;
 
 pub(crate) struct TestApp {
     pub(crate) clock: ManualClock,
     pub(crate) provider: FakeProvider,
+    /// Stands for `bluestakes`.
+    pub(crate) stakes: FakeLogin,
     pub(crate) engine: Engine,
     pub(crate) state: AppState,
     /// The key that requests are made with unless they say otherwise: an admin's.
@@ -44,6 +46,7 @@ pub(crate) struct TestApp {
     /// The same, as it is stored.
     pub(crate) store: Arc<dyn Store>,
     outage: Arc<AtomicBool>,
+    read_only: Arc<AtomicBool>,
 }
 
 /// What an application stands on. Those that stand on the same are instances of one installation.
@@ -97,9 +100,13 @@ impl TestApp {
              userinfo_url = \"{base}/userinfo\"\n[identity]\nsource = \"userinfo\"\nsubject = [\"/sub\"]\n\
              name = [\"/name\"]\n"
         );
-        let catalogue = Catalogue::with(vec![parse_provider_toml("fake", &fake).unwrap()]).unwrap();
-        let outage = Arc::new(AtomicBool::new(false));
-        let store = Arc::new(Layered::around(ground.memory.clone(), Outage(outage.clone())));
+        let stakes = FakeLogin::start(shared_clock.clone()).await;
+        let fakes = [("fake", fake), ("bluestakes", stakes.provider_toml("bluestakes"))];
+        let fakes = fakes.map(|(id, toml)| parse_provider_toml(id, &toml).unwrap());
+        let catalogue = Catalogue::with(fakes.to_vec()).unwrap();
+        let (outage, read_only) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let broken = Outage { everything: outage.clone(), writes: read_only.clone() };
+        let store = Arc::new(Layered::around(ground.memory.clone(), broken));
         let barrier = || Barrier::new(&ground.root, &[], entropy.clone());
         let pacer = Arc::new(Pacer::new(shared_clock.clone(), Pacing::default()));
         let transport = HyperTransport::new(shared_clock.clone(), pacer.clone(), &ground.transport).unwrap();
@@ -126,7 +133,7 @@ impl TestApp {
         let key = key(&engine, Role::Admin, None).await;
         let barrier = verify_or_create(barrier(), &*store, &clock).await.unwrap();
         let records = Records::new(store.clone(), Arc::new(barrier), shared_clock, false);
-        Self { clock, provider, engine, state, key, records, store, outage }
+        Self { clock, provider, stakes, engine, state, key, records, store, outage, read_only }
     }
 
     /// Another key: of `role`, bound to these tenants if any are named.
@@ -137,6 +144,11 @@ impl TestApp {
     /// Breaks the store, or mends it.
     pub(crate) fn break_store(&self, broken: bool) {
         self.outage.store(broken, SeqCst);
+    }
+
+    /// Makes the store refuse writes, or take them again.
+    pub(crate) fn break_writes(&self, broken: bool) {
+        self.read_only.store(broken, SeqCst);
     }
 
     /// Names the integration `fake` at the fake provider.
@@ -252,11 +264,15 @@ impl Answered {
 
 /// A store that does not answer while it is broken.
 #[derive(Debug)]
-struct Outage(Arc<AtomicBool>);
+struct Outage {
+    everything: Arc<AtomicBool>,
+    writes: Arc<AtomicBool>,
+}
 
 impl Layer for Outage {
-    fn call<'a, T: Answer + 'a>(&'a self, _: Call, future: Pending<'a, T>) -> Pending<'a, T> {
-        if !self.0.load(SeqCst) {
+    fn call<'a, T: Answer + 'a>(&'a self, call: Call, future: Pending<'a, T>) -> Pending<'a, T> {
+        let is_hit = call.operation == "put" && self.writes.load(SeqCst);
+        if !is_hit && !self.everything.load(SeqCst) {
             return future;
         }
         Box::pin(async { Err(StoreError::Unavailable { reason: "broken by the test".into(), retry_after: None }) })

@@ -6,6 +6,7 @@ mod app;
 mod bad_requests;
 mod browser;
 mod clients;
+mod compat;
 mod connect;
 mod connections;
 mod fast_lane;
