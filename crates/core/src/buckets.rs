@@ -94,8 +94,8 @@ impl Bucket {
         match (&mut self.state, self.limit) {
             (State::FullAt(full_at), Limit::Bucket { burst, every }) => {
                 let every = every.saturating_mul(sharers.get());
-                let after = later((*full_at).max(now), every);
-                let furthest = later(now, every.saturating_mul(part(burst)));
+                let after = (*full_at).max(now) + every;
+                let furthest = now + every.saturating_mul(part(burst));
                 if after > furthest {
                     return Taken::Wait(after.since(furthest));
                 }
@@ -118,8 +118,8 @@ impl Bucket {
         self.forget_what_is_back(now);
         match (&mut self.state, self.limit) {
             (State::FullAt(full_at), Limit::Bucket { burst, every }) => {
-                let furthest = later(now, every.saturating_mul(burst.get()));
-                *full_at = later((*full_at).max(now), every).min(furthest);
+                let furthest = now + every.saturating_mul(burst.get());
+                *full_at = ((*full_at).max(now) + every).min(furthest);
             }
             (State::Taken(taken), Limit::Window { count, .. }) => {
                 if taken.len() >= count.get() as usize {
@@ -158,11 +158,6 @@ impl Bucket {
             }
         }
     }
-}
-
-/// `by` after `at`, or as late as can be.
-fn later(at: Boot, by: Duration) -> Boot {
-    Boot(at.0.saturating_add(by))
 }
 
 #[cfg(test)]

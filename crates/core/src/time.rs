@@ -18,8 +18,9 @@ impl Boot {
 
 impl Add<Duration> for Boot {
     type Output = Boot;
+    /// Clamped to the last representable reading.
     fn add(self, by: Duration) -> Boot {
-        Boot(self.0 + by)
+        Boot(self.0.saturating_add(by))
     }
 }
 

@@ -18,6 +18,7 @@ mod log;
 mod nearest;
 mod protect;
 mod providers;
+mod proxy;
 mod refresh;
 mod sealing;
 mod secrets;
@@ -51,6 +52,7 @@ pub(crate) use self::{
     log::{Format, Log},
     nearest::nearest,
     protect::Protect,
+    proxy::Proxy,
     refresh::Refresh,
     sealing::Sealing,
     secrets::{read_secret_file, secret, secret_of_command},
@@ -69,7 +71,7 @@ use crate::environment::Environment;
 pub(crate) const DEFAULT_FILE: &str = "tokenkeep.toml";
 
 /// Every section, in the order of the example file.
-const SECTIONS: [Section; 19] = [
+const SECTIONS: [Section; 20] = [
     Server::SECTION,
     Store::SECTION,
     Sealing::SECTION,
@@ -87,6 +89,7 @@ const SECTIONS: [Section; 19] = [
     Sessions::SECTION,
     Cache::SECTION,
     Refresh::SECTION,
+    Proxy::SECTION,
     Transport::SECTION,
     Log::SECTION,
 ];
@@ -110,6 +113,7 @@ pub(crate) struct Config {
     pub(crate) sessions: Option<Sessions>,
     pub(crate) cache: Cache,
     pub(crate) refresh: Refresh,
+    pub(crate) proxy: Proxy,
     pub(crate) transport: Transport,
     pub(crate) log: Log,
     /// The built-in catalogue with the installation's own providers.
@@ -152,6 +156,8 @@ struct Sections {
     cache: Cache,
     #[serde(default)]
     refresh: Refresh,
+    #[serde(default)]
+    proxy: Proxy,
     #[serde(default)]
     transport: Transport,
     #[serde(default)]
@@ -200,6 +206,7 @@ impl Config {
             sessions: has_sessions.then_some(sections.sessions),
             cache: sections.cache,
             refresh: sections.refresh,
+            proxy: sections.proxy,
             transport: sections.transport,
             log: sections.log,
             catalogue,

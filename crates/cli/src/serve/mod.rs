@@ -24,7 +24,7 @@ use tokenkeep_core::{
     ports::{Clock, Entropy},
 };
 use tokenkeep_engine::{
-    Caller, Engine, Error, Parts, Process, Settings,
+    Caller, CircuitSettings, Engine, Error, Parts, Process, ProxySettings, Settings,
     barrier::Barrier,
     system::{SystemClock, SystemEntropy},
     transport::{HyperTransport, Outbound, Pace, Pacer, Pacing, TransportOptions},
@@ -260,6 +260,13 @@ fn settings(config: &Config, public_url: Url) -> Settings {
         cache_bytes: config.cache.max_mib.saturating_mul(1024 * 1024),
         cache_soft_life: seconds(config.cache.soft_life),
         refresh_margin: seconds(config.refresh.margin),
+        proxy: ProxySettings {
+            max_wait: seconds(config.proxy.max_wait),
+            circuit: CircuitSettings {
+                failures: config.proxy.circuit_failures,
+                cool_down: seconds(config.proxy.circuit_cool_down),
+            },
+        },
         connect_timeout: seconds(config.transport.connect_timeout),
         preload_concurrency: config.refresh.concurrency.max(1),
         preload_interval: seconds(config.refresh.interval.max(1)),

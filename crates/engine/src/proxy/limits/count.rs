@@ -2,9 +2,9 @@
 //!
 //! Each instance notes what it was granted. While the counter is out of reach it grants its part of each limit, by its
 //! own notes: the limit divided by the number of instances that it knows of, or all of it where it knows of none. So
-//! no more than the limit is sent in a window that lies wholly within the outage. In the one in which it begins, what
-//! others took before is not known here: up to a part per instance may be sent beyond the limit. When the counter is
-//! back, what was granted without it is taken from it first.
+//! no more than the limit is sent in a window that lies wholly within the outage. In the one in which it begins, and in
+//! the one in which it ends, what others took meanwhile is not known: up to a part per instance may be sent beyond the
+//! limit. When the counter is back, what was granted without it is taken from it first.
 
 use std::{
     collections::HashMap,
@@ -38,6 +38,13 @@ pub(super) struct Grant {
     by: By,
 }
 
+impl Grant {
+    /// From which.
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+}
+
 /// Who granted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
@@ -58,6 +65,9 @@ struct Own {
     ask_again: Boot,
 }
 
+/// So many grants of one bucket are told at most: where it is about more, a few make no difference.
+const MOST_TOLD: u32 = 100;
+
 /// So many buckets are told about later before those are forgotten of which everything is back.
 const TIDY_AT: usize = 4096;
 
@@ -75,7 +85,7 @@ impl Own {
     fn next_untold(&mut self, bucket: &str, limit: Limit, now: Boot) -> bool {
         let Self { granted, untold, .. } = self;
         let Some((_, count)) = untold.get_mut(bucket) else { return false };
-        *count = granted.missing(bucket, limit, now).min(*count);
+        *count = granted.missing(bucket, limit, now).min(*count).min(MOST_TOLD);
         if *count == 0 {
             untold.remove(bucket);
             return false;
@@ -85,8 +95,9 @@ impl Own {
     }
 }
 
-/// How long the counter may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How long the counter may take to answer. One that writes to a disk may take its time; what is worse is a window
+/// that is counted in parts.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long it is not asked after it did not answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -103,24 +114,35 @@ impl Count {
     /// Takes one from `bucket`, or says how long there will be none.
     pub(super) async fn take(&self, bucket: &str, limit: Limit) -> Result<Grant, Duration> {
         let (taken, by) = match &self.shared {
-            Some(shared) if self.own().ask_again <= self.now() => {
-                match self.take_shared(&**shared, bucket, limit).await {
-                    Ok(taken) => (taken, By::All),
-                    Err(error) => {
-                        let now = self.now();
-                        self.condition.lost(now, &error);
-                        self.own().ask_again = now + ASK_AGAIN_AFTER;
-                        (self.take_alone(bucket, limit), By::Us)
-                    }
+            Some(shared) if self.may_ask() => match self.take_shared(&**shared, bucket, limit).await {
+                Ok(taken) => (taken, By::All),
+                Err(error) => {
+                    self.condition.lost(self.now(), &error);
+                    self.own().ask_again = self.now() + ASK_AGAIN_AFTER;
+                    (self.take_alone(bucket, limit), By::Us)
                 }
-            }
+            },
             Some(_) => (self.take_alone(bucket, limit), By::Us),
             None => (self.own().granted.take(bucket, limit, self.now()), By::Us),
         };
         match taken {
             Taken::Granted => Ok(Grant { bucket: bucket.to_owned(), limit, by }),
+            // The counter may be back sooner, and wants to be told.
+            Taken::Wait(wait) if by == By::Us && self.shared.is_some() => Err(wait.min(ASK_AGAIN_AFTER)),
             Taken::Wait(wait) => Err(wait),
         }
+    }
+
+    /// Whether the counter is to be asked. While it is lost, one finds out whether it is back.
+    fn may_ask(&self) -> bool {
+        let (now, mut own) = (self.now(), self.own());
+        if own.ask_again > now {
+            return false;
+        }
+        if !self.condition.is_well() {
+            own.ask_again = now + ANSWER_WITHIN;
+        }
+        true
     }
 
     /// Gives back what was not used. If the counter does not take it, it was used for nothing.
@@ -145,7 +167,10 @@ impl Count {
     async fn take_shared(&self, shared: &dyn Counter, bucket: &str, limit: Limit) -> Result<Taken, CounterError> {
         self.tell(shared, bucket, limit).await?;
         let taken = self.ask(shared, bucket, limit).await?;
-        self.condition.well(self.now());
+        if !self.condition.is_well() {
+            self.condition.well(self.now());
+            self.own().ask_again = Boot::default();
+        }
         if taken == Taken::Granted {
             self.own().granted.note(bucket, limit, self.now());
         }

@@ -16,13 +16,24 @@ use tokenkeep_core::{
 
 use super::count::{Count, Grant};
 
-/// The lines before the buckets that are empty.
+/// The lines before the buckets.
 #[derive(Debug)]
 pub(super) struct Lines {
     count: Count,
     clock: Arc<dyn Clock>,
-    lines: Mutex<HashMap<String, Arc<Line>>>,
+    lines: Mutex<Open>,
 }
+
+/// The lines that are open.
+#[derive(Debug, Default)]
+struct Open {
+    lines: HashMap<String, Arc<Line>>,
+    /// So many were left when those were last closed at which nobody was.
+    kept: usize,
+}
+
+/// So many are open before any is closed.
+const TIDY_AT: usize = 1024;
 
 /// One of the buckets that a call takes from.
 #[derive(Debug)]
@@ -43,6 +54,8 @@ pub(super) struct TooLong {
 /// Those who wait at one bucket.
 #[derive(Debug, Default)]
 struct Line {
+    /// Who asks whether there is one. One at a time: what they are told, the others need not ask.
+    turn: tokio::sync::Mutex<()>,
     /// Who is at the head of the line. It is handed on in the order of asking.
     head: tokio::sync::Mutex<()>,
     /// How many there are, the head included.
@@ -107,6 +120,7 @@ impl Lines {
     /// Gives back what was taken and is not used.
     pub(super) async fn give_back(&self, grants: Vec<Grant>) {
         for grant in grants {
+            *self.line(grant.bucket()).none_before() = self.now();
             self.count.give_back(grant).await;
         }
     }
@@ -115,10 +129,9 @@ impl Lines {
     async fn try_take(&self, wanted: &[Wanted]) -> Result<Vec<Grant>, usize> {
         let mut grants = Vec::with_capacity(wanted.len());
         for (which, Wanted { bucket, limit }) in wanted.iter().enumerate() {
-            match self.count.take(bucket, *limit).await {
-                Ok(grant) => grants.push(grant),
-                Err(wait) => {
-                    *self.line(bucket).none_before() = self.now() + wait;
+            match self.ask(bucket, *limit).await {
+                Some(grant) => grants.push(grant),
+                None => {
                     self.give_back(grants).await;
                     return Err(which);
                 }
@@ -127,18 +140,36 @@ impl Lines {
         Ok(grants)
     }
 
+    async fn ask(&self, bucket: &str, limit: Limit) -> Option<Grant> {
+        let line = self.line(bucket);
+        let _turn = line.turn.lock().await;
+        if *line.none_before() > self.now() {
+            return None;
+        }
+        match self.count.take(bucket, limit).await {
+            Ok(grant) => Some(grant),
+            Err(wait) => {
+                *line.none_before() = self.now() + wait;
+                None
+            }
+        }
+    }
+
     fn is_waited_for(&self, bucket: &str) -> bool {
-        self.lines().get(bucket).is_some_and(|line| line.waiting.load(SeqCst) > 0)
+        self.open().lines.get(bucket).is_some_and(|line| line.waiting.load(SeqCst) > 0)
     }
 
     fn line(&self, bucket: &str) -> Arc<Line> {
-        let mut lines = self.lines();
+        let mut open = self.open();
+        let Open { lines, kept } = &mut *open;
         if let Some(line) = lines.get(bucket) {
             return line.clone();
         }
-        // There is a line only where somebody had to wait, and not for long.
-        let now = self.now();
-        lines.retain(|_, line| Arc::strong_count(line) > 1 || *line.none_before() > now);
+        if lines.len() >= TIDY_AT.max(2 * *kept) {
+            let now = self.now();
+            lines.retain(|_, line| Arc::strong_count(line) > 1 || *line.none_before() > now);
+            *kept = lines.len();
+        }
         lines.entry(bucket.to_owned()).or_default().clone()
     }
 
@@ -146,7 +177,7 @@ impl Lines {
         self.clock.now().boot
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<String, Arc<Line>>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -159,7 +190,7 @@ impl Line {
             Limit::Bucket { every, .. } => every.saturating_mul(ahead),
             Limit::Window { count, per } => per.saturating_mul(ahead / count),
         };
-        Boot(self.none_before().0.saturating_add(after_them))
+        *self.none_before() + after_them
     }
 
     fn join(&self) -> Place<'_> {
