@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokenkeep_core::{ConnectionId, IntegrationId, Subject, Tenant};
 
 pub(crate) use self::issuing::{
-    ClientMetadata, Clients, CreateClient, DeleteClients, Grants, ListClients, ListGrants, SigningKeys, WhichGrant,
-    WhichGrants,
+    ClientMetadata, Clients, CreateClient, DeleteClients, Grants, ListClients, ListGrants, ListSessions, Sessions,
+    SigningKeys, WhichGrant, WhichGrants, WhichSessions,
 };
 pub(crate) use self::protect::Protect;
 
@@ -105,6 +105,14 @@ pub(crate) enum Command {
         command: Option<Grants>,
         #[command(flatten)]
         list: ListGrants,
+    },
+    /// What backends issued to their users
+    #[command(args_conflicts_with_subcommands = true)]
+    Sessions {
+        #[command(subcommand)]
+        command: Option<Sessions>,
+        #[command(flatten)]
+        list: ListSessions,
     },
     /// The processes that serve from one store
     #[command(args_conflicts_with_subcommands = true)]

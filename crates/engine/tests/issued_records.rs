@@ -2,15 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokenkeep_core::{
-    Client, ClientId, ClientOrigin, ClientSecretHash, Grant, GrantId, Interaction, InteractionId, SigningKey,
-    SigningKeys, Voided,
+    Client, ClientId, ClientOrigin, ClientSecretHash, Grant, GrantId, Incarnation, Interaction, InteractionId,
+    SigningKey, SigningKeys, Voided,
     authorization_request::ProofHash,
     client::ManagementHash,
     grant::{Code, Family, GrantSeed, GrantStage, LiveToken, Revoked, User},
     id::Ulid,
     interaction::InteractionStage,
+    session::{Session, SessionToken, Successor, Terms},
     signing_keys::KeyPhase,
     voided::VoidedId,
 };
@@ -70,6 +73,23 @@ fn grants() {
         assert_eq!(format!("{read:?}"), format!("{before:?}"));
         assert_eq!(read.seed.expose(), before.seed.expose());
         assert!(!format!("{read:?}").contains("9, 9"), "the seed is not printed");
+    }
+}
+
+#[test]
+fn sessions() {
+    let token =
+        |upstream_expires_at| SessionToken { jti: "j\"".into(), issued_at: NOW, expires_at: NOW, upstream_expires_at };
+    let successor = |of: &str, dies| Successor { of: of.into(), token: token(dies), until: NOW };
+    for ttl in [None, Some(Duration::from_mins(5))] {
+        let session = Session {
+            terms: Terms { ttl, coordinated: ttl.is_none() },
+            incarnation: Incarnation(Ulid(5)),
+            successors: vec![successor("i", None), successor("#1", Some(NOW))],
+        };
+        let family = GrantStage::Active(Family { newest: 0, rotated_at: NOW, expires_at: NOW });
+        let before = Grant { session: Some(session), ..grant(family) };
+        assert_eq!(round_trip(&before).session, before.session);
     }
 }
 

@@ -37,8 +37,8 @@ pub use clock::ManualClock;
 pub use entropy::SeededEntropy;
 pub use login::{FakeLogin, LoginManner};
 pub use provider::{
-    Config, FakeProvider, FamilyView, Fault, FaultReply, Gate, Issued, Outcome, Pause, RefreshView, RequiredAuth,
-    TokenCall, serve,
+    Config, FakeProvider, FamilyView, Fault, FaultReply, GOTRUE_APIKEY, Gate, Issued, Outcome, Pause, RefreshView,
+    RequiredAuth, TokenCall, serve,
 };
 pub use shared_cache::MemoryCache;
 pub use site::Site;

@@ -200,6 +200,62 @@ pub(crate) struct WhichGrants {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Sessions {
+    /// List them
+    List(ListSessions),
+    /// Show one
+    Show {
+        /// Its id
+        id: GrantId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// End them: their tokens count no more, anywhere
+    Revoke {
+        #[command(flatten)]
+        which: WhichSessions,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Count their access tokens; reads every record
+    Stats(Output),
+    /// Forget access tokens that are dead, now
+    Cleanup(Output),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListSessions {
+    /// Only this person's
+    #[arg(long)]
+    pub(crate) subject: Option<Subject>,
+    /// Only those that rest on this connection: PROVIDER/TENANT/SUBJECT
+    #[arg(long)]
+    pub(crate) connection: Option<ConnectionId>,
+    /// At most so many [default: all]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Which sessions are to be ended.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhichSessions {
+    /// The session of this id
+    pub(crate) id: Option<GrantId>,
+    /// All of this person's
+    #[arg(long)]
+    pub(crate) subject: Option<Subject>,
+    /// All that rest on this connection: PROVIDER/TENANT/SUBJECT
+    #[arg(long)]
+    pub(crate) connection: Option<ConnectionId>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum SigningKeys {
     /// List them
     List(Output),

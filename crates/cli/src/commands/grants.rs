@@ -16,29 +16,29 @@ use crate::{
 };
 
 #[derive(Deserialize)]
-struct Grant {
-    id: String,
-    client_id: String,
-    subject: String,
-    name: Option<String>,
-    email: Option<String>,
-    scope: String,
-    resource: String,
-    connection: Option<String>,
+pub(super) struct Grant {
+    pub(super) id: String,
+    pub(super) client_id: String,
+    pub(super) subject: String,
+    pub(super) name: Option<String>,
+    pub(super) email: Option<String>,
+    pub(super) scope: String,
+    pub(super) resource: String,
+    pub(super) connection: Option<String>,
     #[serde(default)]
-    exchange: Vec<String>,
-    status: String,
-    revoked_reason: Option<String>,
-    created_at: Option<Timestamp>,
-    expires_at: Option<Timestamp>,
-    access_tokens: Vec<AccessToken>,
-    refreshable: bool,
+    pub(super) exchange: Vec<String>,
+    pub(super) status: String,
+    pub(super) revoked_reason: Option<String>,
+    pub(super) created_at: Option<Timestamp>,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) access_tokens: Vec<AccessToken>,
+    pub(super) refreshable: bool,
 }
 
 #[derive(Deserialize)]
-struct AccessToken {
-    jti: String,
-    expires_at: Option<Timestamp>,
+pub(super) struct AccessToken {
+    pub(super) jti: String,
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -120,7 +120,7 @@ fn row(item: Value) -> Result<[String; 8]> {
     ])
 }
 
-fn words(grant: Grant) -> Result<()> {
+pub(super) fn words(grant: Grant) -> Result<()> {
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let status = match grant.revoked_reason {
         Some(reason) => format!("{} ({reason})", grant.status),

@@ -20,6 +20,7 @@ mod password;
 mod protect;
 mod providers;
 mod put;
+mod sessions;
 mod signing_keys;
 mod stats;
 mod store;
@@ -32,7 +33,7 @@ use serde_json::Value;
 use tokenkeep_core::ConnectionId;
 
 use crate::{
-    args::{Arguments, Clients, Command, Global, Grants, Instances, Integrations, Keys, Output, Providers},
+    args::{Arguments, Clients, Command, Global, Grants, Instances, Integrations, Keys, Output, Providers, Sessions},
     client::{Answer, Client, segment},
     config::Config,
     environment::Environment,
@@ -90,6 +91,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
         Command::Keys { command, list } => keys::run(context, command.unwrap_or(Keys::List(list))).await?,
         Command::Clients { command, list } => clients::run(context, command.unwrap_or(Clients::List(list))).await?,
         Command::Grants { command, list } => grants::run(context, command.unwrap_or(Grants::List(list))).await?,
+        Command::Sessions { command, list } => sessions::run(context, command.unwrap_or(Sessions::List(list))).await?,
         Command::Instances { command, list } => {
             instances::run(context, command.unwrap_or(Instances::List(list))).await?;
         }

@@ -268,11 +268,13 @@ pub(crate) fn browse_with(method: &str, url: &str, headers: &[(&str, &str)], coo
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let host = format!("{}:{port}", url.host_str().unwrap());
     let more = headers.iter().fold(String::new(), |more, (name, value)| more + name + ": " + value + "\r\n");
+    let has_type = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    let form_type = if has_type { "" } else { "Content-Type: application/x-www-form-urlencoded\r\n" };
     let cookies: Vec<&str> = cookies.iter().filter_map(|cookie| cookie.split(';').next()).collect();
     write!(
         stream,
-        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}Cookie: {}\r\nContent-Type: \
-         application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}Cookie: {}\r\n{form_type}Content-Length: \
+         {}\r\n\r\n{form}",
         cookies.join("; "),
         form.len()
     )

@@ -164,3 +164,49 @@ fn where_nothing_is_issued_it_says_so() {
     assert!(home.run(&["clients"]).fails(1).contains("[issuer]"));
     assert!(home.run(&["grants", "stats"]).fails(1).contains("no_issuer"));
 }
+
+#[test]
+fn sessions_are_issued_listed_shown_and_ended() {
+    let mut home = Home::new();
+    "[sessions]\nenabled = true\n".clone_into(&mut home.config);
+    let server = home.serve();
+    let key = server.admin_key().unwrap();
+    let issue = |subject: &str| {
+        let body = format!(
+            r#"{{"subject":"{subject}","email":"{subject}@example.com","provider":"google","tokens":{{"access_token":"ya29.{subject}","expires_in":3600}}}}"#
+        );
+        let url = format!("http://{}/v1/sessions", server.address);
+        let headers = [("Authorization", &*format!("Bearer {key}")), ("Content-Type", "application/json")];
+        let page = browse_with("POST", &url, &headers, &[], &body);
+        assert_eq!(page.status, 201, "{}", page.body);
+        serde_json::from_str::<Value>(&page.body).unwrap()
+    };
+    let upstream = |session: &Value| {
+        let url = format!("http://{}/v1/sessions/upstream-token", server.address);
+        let bearer = format!("Bearer {}", session["access_token"].as_str().unwrap());
+        browse_with("POST", &url, &[("Authorization", &bearer)], &[], "").status
+    };
+    assert!(home.run(&["sessions"]).err.contains("No sessions"));
+    let (alice, bob) = (issue("alice"), issue("bob"));
+    let id = alice["session_id"].as_str().unwrap();
+    let listed = home.run(&["sessions", "list"]).ok();
+    assert!(listed.contains(id) && listed.contains("google/_default/bob") && !listed.contains("ya29"), "{listed}");
+    assert_eq!(json(&home, &["sessions", "list", "--subject", "alice"]).as_array().unwrap().len(), 1);
+    let shown = home.run(&["sessions", "show", id]).ok();
+    assert!(shown.contains("alice@example.com") && shown.contains("google/_default/alice"), "{shown}");
+    assert_eq!(json(&home, &["sessions", "stats"])["active_tokens"], 2);
+    assert!(home.run(&["sessions", "revoke", id]).fails(1).contains("--yes"));
+    assert_eq!((upstream(&alice), upstream(&bob)), (200, 200));
+    assert!(home.run(&["sessions", "revoke", id, "--yes"]).ok().contains("1 session ended"));
+    assert_eq!((upstream(&alice), upstream(&bob)), (401, 200));
+    assert_eq!(json(&home, &["sessions", "revoke", "--subject", "bob", "--yes"])["revoked"], 1);
+    assert_eq!(upstream(&bob), 401);
+    assert!(home.run(&["sessions", "cleanup"]).ok().contains("0 dead"));
+    home.run(&["sessions", "revoke"]).fails(2);
+    assert!(server.end().success());
+    let log = home.log();
+    for session in [&alice, &bob] {
+        assert!(!log.contains(session["access_token"].as_str().unwrap()), "a token is in the log");
+    }
+    assert!(log.contains("session_issued") && !log.contains("ya29"));
+}

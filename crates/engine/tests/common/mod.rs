@@ -27,6 +27,7 @@ use tokenkeep_engine::{
     catalogue::{Catalogue, parse_provider_toml},
     issuer::IssuerSettings,
     journal::adopt,
+    sessions::SessionSettings,
     transport::{HyperTransport, Outbound, Pacer, Pacing, TransportOptions},
 };
 use tokenkeep_store::Memory;
@@ -49,6 +50,8 @@ pub struct World {
     pub counter: Option<Arc<dyn Counter>>,
     /// The authorization server of engines started from now on.
     pub issuer: Option<IssuerSettings>,
+    /// The backend sessions of engines started from now on.
+    pub sessions: Option<SessionSettings>,
     /// How engines started from now on reach providers.
     pub transport: TransportOptions,
     rotation: Rotation,
@@ -73,6 +76,7 @@ impl World {
             shared_cache: None,
             counter: None,
             issuer: None,
+            sessions: None,
             transport: TransportOptions::default(),
             rotation,
         }
@@ -119,6 +123,7 @@ impl World {
         let mut settings = Settings::new("http://localhost:7420".parse().unwrap());
         settings.return_to_origins = vec!["https://app.example.com".to_owned()];
         settings.issuer = self.issuer.clone().map(Arc::new);
+        settings.sessions = self.sessions.clone().map(Arc::new);
         (parts, settings)
     }
 

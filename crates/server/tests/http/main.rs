@@ -18,3 +18,4 @@ mod keys;
 mod operations;
 mod outages;
 mod serving;
+mod sessions;

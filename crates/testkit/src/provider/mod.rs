@@ -4,6 +4,7 @@
 mod config;
 mod control;
 mod fault;
+mod gotrue;
 mod ledger;
 mod pages;
 mod serve;
@@ -24,6 +25,7 @@ use url::Url;
 pub use self::{
     config::{Config, RequiredAuth},
     fault::{Fault, FaultReply, Gate, Pause},
+    gotrue::GOTRUE_APIKEY,
     ledger::{FamilyView, Issued, RefreshView},
 };
 use self::{fault::Script, ledger::Ledger};
@@ -32,7 +34,7 @@ pub(crate) use serve::{cut, listen};
 /// An OAuth provider on a loopback port. It stops when dropped.
 ///
 /// It has the endpoints `/authorize` (which approves at once), `/token`, `/revoke`, `/device`, `/userinfo`,
-/// `/.well-known/openid-configuration` and, as the API behind the tokens, `/api/echo`. The same observations and
+/// `/.well-known/openid-configuration`, Supabase Auth's `/auth/v1/token` and, as the API behind the tokens, `/api/echo`. The same observations and
 /// faults that this type offers are there over HTTP under `/_control`, for tests in another process.
 ///
 /// ```

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Shared, control, pages, token};
+use super::{Shared, control, gotrue, pages, token};
 
 /// In a response's extensions: close the connection instead of answering.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,8 @@ impl HttpBody for Half {
 
 /// Serves until dropped; the connections end with it.
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
-    let router = token::router().merge(pages::router()).merge(control::router()).with_state(shared);
+    let router =
+        token::router().merge(gotrue::router()).merge(pages::router()).merge(control::router()).with_state(shared);
     listen(listener, router).await;
 }
 

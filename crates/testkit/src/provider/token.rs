@@ -84,7 +84,7 @@ const fn refuse(code: &'static str) -> Refusal {
 }
 
 impl Shared {
-    async fn answer(&self, headers: &HeaderMap, body: &[u8]) -> Response {
+    pub(super) async fn answer(&self, headers: &HeaderMap, body: &[u8]) -> Response {
         let (number, fault, door) = self.arrive(parse(headers, body));
         self.pause(fault.before, &door).await;
         let outcome = fault.process.then(|| self.process(number, headers));
