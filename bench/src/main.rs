@@ -13,6 +13,7 @@
 //! - `killed-for-good`: an instance that never comes back, with replies that it could not commit.
 //! - `revocation`: how long a deleted connection is served by another instance.
 //! - `canary`: whether any server ever sees a secret.
+//! - `sessions-tour`: backend sessions from sign-in to logout, on two instances.
 //! - `misses`: tokens that are not in memory, beside bare reads of the store.
 //! - `load`: an open-loop load generator.
 
@@ -40,6 +41,7 @@ mod real_clients;
 mod real_provider;
 mod report;
 mod service;
+mod sessions_tour;
 mod token_endpoint;
 
 use std::process::ExitCode;
@@ -75,6 +77,8 @@ enum Command {
     /// The bare handler that reads.
     #[command(hide = true)]
     BareRead(misses::BareArguments),
+    /// Goes with a backend's session from sign-in to logout.
+    SessionsTour(sessions_tour::Arguments),
     /// Serves a connection of a real provider through many rotations.
     RealProvider(real_provider::Arguments),
     /// Runs the commands of docs/compat.md.
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         Command::Misses(arguments) => block_on(misses::run(arguments)),
         Command::BareRead(arguments) => block_on(misses::serve_bare(arguments)),
         Command::CompatTour(arguments) => block_on(compat_tour::run(arguments)),
+        Command::SessionsTour(arguments) => block_on(sessions_tour::run(arguments)),
         Command::RealClients(arguments) => block_on(real_clients::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };

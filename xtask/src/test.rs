@@ -22,10 +22,12 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
         Ok(Outcome::one(true))
     });
     report.step("unit and integration tests", || unit_and_integration_tests(workspace, servers.as_ref()));
+    let has_servers = servers.is_some();
     drop(servers);
     report.step("documentation's examples", || doc_tests(workspace));
     report.step("a real provider: node-oidc-provider", || real_provider(workspace, if full { 100 } else { 10 }));
     report.step("the commands of docs/compat.md", || compat_tour(workspace));
+    report.step("backend sessions, from sign-in to logout", || sessions_tour(workspace, has_servers));
     report.step("chaos: processes killed and frozen", || chaos(workspace, full));
     if full {
         report.step("clients none of us wrote, and the conformance suite of MCP", || real_clients(workspace));
@@ -103,6 +105,14 @@ fn chaos(workspace: &Workspace, at_length: bool) -> Result<Outcome> {
         command.arg("--quick");
     }
     harness_counted("chaos", &mut command)
+}
+
+/// Two instances on PostgreSQL and Redis of the harness's own, with a GoTrue-like server behind them; some seconds.
+fn sessions_tour(workspace: &Workspace, has_servers: bool) -> Result<Outcome> {
+    if !has_servers {
+        return Ok(Outcome::Missing("PostgreSQL and Redis are needed".to_owned()));
+    }
+    harness_counted("sessions-tour", &mut harness(workspace, "sessions-tour")?)
 }
 
 /// Several processes on servers of the harness's own, which it kills; a few hundred connections each.

@@ -223,8 +223,24 @@ async fn tabs_on_two_instances_agree_and_logout_reaches_both() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
-    let (one, two) = tokio::join!(here.refresh(&session.access_token), there.refresh(&session.access_token));
-    let (one, two) = (one.unwrap(), two.unwrap());
+    let gate = world.provider.hold_next();
+    let refresh = |sessions: &Sessions| {
+        let (sessions, token) = (sessions.clone(), session.access_token.clone());
+        tokio::spawn(async move { sessions.refresh(&token).await.unwrap() })
+    };
+    let one = refresh(here);
+    gate.arrivals(1).await;
+    let two = refresh(there);
+    gate.release();
+    let one = one.await.unwrap();
+    // The other looks again now and then; a second is enough for that.
+    while !two.is_finished() {
+        world.clock.advance(Duration::from_millis(10));
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let two = two.await.unwrap();
     assert_eq!(claims(&one.access_token), claims(&two.access_token));
     assert_eq!(world.provider.calls(), 1);
     let token = &one.access_token;
