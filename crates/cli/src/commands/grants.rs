@@ -26,7 +26,7 @@ pub(super) struct Grant {
     pub(super) resource: String,
     pub(super) connection: Option<String>,
     #[serde(default)]
-    pub(super) exchange: Vec<String>,
+    pub(super) exchangers: Vec<String>,
     pub(super) status: String,
     pub(super) revoked_reason: Option<String>,
     pub(super) created_at: Option<Timestamp>,
@@ -135,7 +135,7 @@ pub(super) fn words(grant: Grant) -> Result<()> {
         ("scope", grant.scope),
         ("resource", grant.resource),
         ("connection", or_none(grant.connection)),
-        ("exchanged by", or_none(Some(grant.exchange.join(", ")).filter(|clients| !clients.is_empty()))),
+        ("exchanged by", or_none(Some(grant.exchangers.join(", ")).filter(|clients| !clients.is_empty()))),
         ("status", status),
         ("made", relative(grant.created_at)),
         ("ends", relative(grant.expires_at)),

@@ -77,7 +77,7 @@ section! {
         /// The ids of clients that speak for it and may exchange its users' access tokens for those of the provider
         /// (RFC 8693), each with a secret or a key and the grant type `urn:ietf:params:oauth:grant-type:token-exchange`.
         /// Users are asked.
-        exchange: Vec<String> = Vec::new(), List "[\"mcp-server\"]";
+        exchangers: Vec<String> = Vec::new(), List "[\"mcp-server\"]";
         /// Whether its tokens end when the user's connection at the provider does.
         needs_upstream: bool = false, Flag "false";
     }

@@ -297,7 +297,7 @@ fn resource(from: &IssuerResource, issuer: &Issuer) -> Result<ProtectedResource>
         algorithm: own,
         signing_secret,
         introspectors: ids(&from.introspectors).context("`introspectors`")?,
-        exchangers: ids(&from.exchange).context("`exchange`")?,
+        exchangers: ids(&from.exchangers).context("`exchangers`")?,
         needs_upstream: from.needs_upstream,
         upstreams: Vec::new(),
     })

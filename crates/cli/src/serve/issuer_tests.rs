@@ -188,4 +188,12 @@ fn what_is_missing_or_wrong_is_named() {
     let introspects = "[[issuer.resource]]\nurl = \"https://r.example\"\nintrospectors = [\"c\"]\n\
                        [[client]]\nclient_id = \"c\"\nredirect_uris = [\"http://127.0.0.1/cb\"]";
     assert!(error("", introspects).contains("proves nothing"));
+    let exchanges = "[[issuer.resource]]\nurl = \"https://r.example\"\nexchangers = [\"c\"]\n[[client]]\nclient_id = \
+                     \"c\"\nclient_secret = \"0123456789abcdefghij\"\ngrant_types = [\"client_credentials\"]";
+    assert!(error("", exchanges).contains(GrantType::TokenExchange.as_str()));
+    let public = format!(
+        "[[client]]\nclient_id = \"c\"\nauth_method = \"none\"\ngrant_types = [\"{}\"]",
+        GrantType::TokenExchange.as_str()
+    );
+    assert!(error("", &public).contains("proves itself"));
 }

@@ -68,6 +68,9 @@ fn read(
         0 => None,
         seconds => Some(within("refresh_token_ttl", seconds, &REFRESH_TOKEN_TTL)?),
     };
+    if issuer.is_none() && !sessions.exchangers.is_empty() {
+        bail!("`exchangers` needs an [issuer]: they exchange at its /token");
+    }
     let exchangers = sessions.exchangers.iter().map(|id| ClientId::new(id));
     Ok(SessionSettings {
         issuer: url,

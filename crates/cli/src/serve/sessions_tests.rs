@@ -78,6 +78,7 @@ fn what_is_wrong_is_named() {
         ("websocket_ttl = 0", "`websocket_ttl`"),
         ("refresh_token_ttl = 1", "`refresh_token_ttl`"),
         ("audience = \"api\"", "`audience`"),
+        ("exchangers = [\"reports\"]", "`exchangers`"),
         ("issuer = \"http://tokens.example\"", "`issuer`"),
         ("allowed_origins = [\"*\"]", "`allowed_origins`"),
         ("allowed_origins = [\"https://app.example.com/\"]", "`allowed_origins`"),

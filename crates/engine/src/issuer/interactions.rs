@@ -166,10 +166,10 @@ impl Issuer {
             return Err(Error::invalid("`name` and `email` are texts of up to 255 printable characters"));
         }
         if !exchangers.is_subset(&interaction.exchangers) {
-            return Err(Error::invalid("`exchange` names a client that did not ask for it"));
+            return Err(Error::invalid("`exchangers` names a client that did not ask for it"));
         }
         if connection.is_none() && !exchangers.is_empty() {
-            return Err(Error::invalid("`exchange` needs the `connection` whose tokens these clients may have"));
+            return Err(Error::invalid("`exchangers` needs the `connection` whose tokens these clients may have"));
         }
         interaction.exchangers = exchangers;
         if let Some(connection) = &connection {

@@ -40,7 +40,7 @@ impl Issuer {
         let claims = &token.claims;
         let is_its_own = claims.client_id == client.id.as_str();
         let speaks_for_resource =
-            || self.settings.resource(&claims.audience).is_some_and(|known| known.is_spoken_for_by(&client.id));
+            || self.resource_of(&claims.audience).is_some_and(|known| known.is_spoken_for_by(&client.id));
         if is_its_own || speaks_for_resource() { token.description.clone() } else { INACTIVE }
     }
 

@@ -27,6 +27,7 @@ mod verify;
 use std::sync::Arc;
 
 use tokenkeep_core::{Client, ClientId};
+use tokenkeep_oauth::issuer::resource::Resource;
 
 pub(crate) use self::grants::{Opening, Reissue, WEBSOCKET, refused};
 pub use self::{
@@ -105,6 +106,16 @@ impl Issuer {
     /// What it was told to be.
     pub fn settings(&self) -> &IssuerSettings {
         &self.settings
+    }
+
+    /// Whether some client may exchange tokens (RFC 8693).
+    pub fn exchanges_tokens(&self) -> bool {
+        self.resources().any(|resource| !resource.exchangers.is_empty())
+    }
+
+    /// What tokens of that audience are for.
+    fn resource_of(&self, audience: &Resource) -> Option<&ProtectedResource> {
+        self.resources().find(|resource| resource.resource == *audience)
     }
 
     /// Everything that access tokens are signed for: what clients may ask for, and what sessions are for.

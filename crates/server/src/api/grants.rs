@@ -205,7 +205,7 @@ pub(crate) struct GrantList {
 #[schema(as = Grant, example = json!({
     "id": "01JD7ZC0000000000000000000", "client_id": "client_8s2Kd0fLq1mZ3xWv7YtBnA", "subject": "github|583231",
     "name": "octocat", "email": "octocat@example.com", "scope": "mcp", "resource": "https://mcp.example.com/mcp",
-    "connection": "github/_default/github|583231", "exchange": [], "status": "active", "revoked_reason": null,
+    "connection": "github/_default/github|583231", "exchangers": [], "status": "active", "revoked_reason": null,
     "created_at": "2026-11-01T08:00:00Z", "expires_at": "2026-12-01T08:00:00Z",
     "access_tokens": [{"jti": "01JD7ZC0000000000000000000.aPq3xT6bN8sVw2Lk9RfYzQ", "expires_at": "2026-11-01T09:00:00Z"}],
     "refreshable": true,
@@ -227,7 +227,7 @@ pub(crate) struct GrantBody {
     /// The tokens of the provider that go with it.
     connection: Option<String>,
     /// The clients that the subject allowed to have those (RFC 8693).
-    exchange: Vec<String>,
+    exchangers: Vec<String>,
     #[schema(value_type = GrantStatusWord)]
     status: &'static str,
     /// Why it was ended: `asked`, `code_replayed`, `refresh_token_replayed`, `upstream_ended`,
@@ -283,7 +283,7 @@ impl From<GrantView> for GrantBody {
             scope: view.scope.to_string(),
             resource: view.resource.into(),
             connection: view.connection.map(|connection| connection.to_string()),
-            exchange: view.exchangers.into_iter().map(Into::into).collect(),
+            exchangers: view.exchangers.into_iter().map(Into::into).collect(),
             status: view.status.as_str(),
             revoked_reason: view.revoked_reason,
             created_at: time(view.created_at),

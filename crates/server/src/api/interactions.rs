@@ -67,7 +67,7 @@ pub(crate) async fn accept(
     IdPath(id): IdPath<InteractionId>,
     Json(body): Json<AcceptBody>,
 ) -> Result<axum::Json<AnsweredBody>, Problem> {
-    let AcceptBody { subject, name, email, scope, connection, exchange } = body;
+    let AcceptBody { subject, name, email, scope, connection, exchangers } = body;
     let scope = scope.as_deref().map(ScopeSet::parse).transpose();
     let accept = Accept {
         subject: Subject::new(&subject)?,
@@ -75,7 +75,7 @@ pub(crate) async fn accept(
         email,
         scope: scope.map_err(|error| Problem::invalid(format!("`scope`: {error}")))?,
         connection: connection.as_deref().map(str::parse::<ConnectionId>).transpose()?,
-        exchangers: exchange.iter().flatten().map(|id| ClientId::new(id)).collect::<Result<_, _>>()?,
+        exchangers: exchangers.iter().flatten().map(|id| ClientId::new(id)).collect::<Result<_, _>>()?,
     };
     Ok(axum::Json(AnsweredBody::new(&issuer.accept(&caller, &id, accept).await?)))
 }
@@ -115,7 +115,7 @@ pub(crate) async fn reject(
 #[schema(as = Interaction, example = json!({
     "id": "01JD7ZC0000000000000000000", "client_id": "client_8s2Kd0fLq1mZ3xWv7YtBnA", "client_name": "An MCP client",
     "redirect_host": "127.0.0.1", "scope": "mcp", "resource": "https://mcp.example.com/mcp",
-    "resource_name": "Example MCP", "exchange": ["mcp-server"], "status": "pending", "created_at": "2026-11-01T08:00:00Z",
+    "resource_name": "Example MCP", "exchangers": ["mcp-server"], "status": "pending", "created_at": "2026-11-01T08:00:00Z",
     "expires_at": "2026-11-01T08:10:00Z",
 }))]
 pub(crate) struct InteractionBody {
@@ -133,7 +133,7 @@ pub(crate) struct InteractionBody {
     /// What that is called.
     resource_name: Option<String>,
     /// The clients that ask to use the user's account at the provider, and to have its tokens (RFC 8693).
-    exchange: Vec<String>,
+    exchangers: Vec<String>,
     #[schema(value_type = InteractionStatusWord)]
     status: &'static str,
     #[schema(format = DateTime)]
@@ -164,7 +164,7 @@ impl From<InteractionView> for InteractionBody {
             scope: view.scope.to_string(),
             resource: view.resource.into(),
             resource_name: view.resource_name,
-            exchange: view.exchangers.into_iter().map(Into::into).collect(),
+            exchangers: view.exchangers.into_iter().map(Into::into).collect(),
             status: view.status.as_str(),
             created_at: time(view.created_at),
             expires_at: time(view.expires_at),
@@ -177,7 +177,7 @@ impl From<InteractionView> for InteractionBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = AcceptInteraction, example = json!({
     "subject": "acme|42", "name": "Alice", "email": "alice@example.com", "scope": "mcp",
-    "connection": "google/_default/alice", "exchange": ["mcp-server"],
+    "connection": "google/_default/alice", "exchangers": ["mcp-server"],
 }))]
 pub(crate) struct AcceptBody {
     /// What stands in the token's `sub`: an id that never becomes somebody else's.
@@ -190,8 +190,8 @@ pub(crate) struct AcceptBody {
     scope: Option<String>,
     /// The connection whose tokens go with it: `provider/tenant/subject`.
     connection: Option<String>,
-    /// Those of the interaction's `exchange` that they allowed to have these tokens; absent = none.
-    exchange: Option<Vec<String>>,
+    /// Those of the interaction's `exchangers` that they allowed to have these tokens; absent = none.
+    exchangers: Option<Vec<String>>,
 }
 
 /// Why the answer is no.

@@ -26,7 +26,7 @@ pub(crate) struct Desk {
 impl Issuing {
     pub(crate) fn new(issuer: Issuer) -> Self {
         let settings = issuer.settings();
-        let documents = Documents::new(settings);
+        let documents = Documents::new(settings, issuer.exchanges_tokens());
         let guarded = settings.resources.iter().map(Guarded::new).collect();
         let lane = Lane::new(settings);
         Self(Arc::new(Desk { lane, documents, guarded, ceilings: Ceilings::default(), issuer }))

@@ -43,7 +43,7 @@ struct Described {
 }
 
 impl Documents {
-    pub(crate) fn new(settings: &IssuerSettings) -> Self {
+    pub(crate) fn new(settings: &IssuerSettings, token_exchange: bool) -> Self {
         let scopes = settings.resources.iter().fold(ScopeSet::default(), |all, one| all.union(&one.scopes));
         let mut signing: Vec<_> = settings.resources.iter().map(|one| settings.algorithm_of(one)).collect();
         signing.sort_unstable();
@@ -52,7 +52,7 @@ impl Documents {
             scopes: &scopes,
             registration: !matches!(settings.registration, Registration::Off),
             client_documents: true,
-            token_exchange: settings.resources.iter().any(|one| !one.exchangers.is_empty()),
+            token_exchange,
             signing: &signing,
         };
         let described = |known: &ProtectedResource| Described {

@@ -2,7 +2,8 @@
 //! the provider.
 //!
 //! What is handed out is not ours, so its user must have been told: the grant says which clients may have it. The request
-//! names no connection, so none can be reached but the one that the grant rests on.
+//! names no connection, so none can be reached but the one that the grant rests on. For the user of a session its backend
+//! answers: `[sessions] exchangers` stands in every session that is made.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use tokenkeep_oauth::issuer::{
 
 use crate::{
     Caller, Error, Ready,
-    issuer::{Issuer, Refused, VerifiedToken},
+    issuer::{Issuer, Refused, VerifiedToken, WEBSOCKET},
 };
 
 /// What is handed out lives at least this long, where the provider lets it.
@@ -45,10 +46,15 @@ impl Issuer {
     async fn exchange(&self, client: &Client, asked: &TokenExchange) -> Result<Arc<Ready>, Refused> {
         check_vouched_for(client)?;
         let token = self.verify(&asked.subject_token).await.map_err(as_parameter)?;
+        if token.incarnation.is_some() && token.claims.scope.contains(WEBSOCKET) {
+            return Err(does_not_count().into());
+        }
         self.check_speaks_for(client, &token)?;
         let connection = allowed(client, &token, &asked.audience)?;
         let ready = match self.connections.token(&Caller::Local, connection, MIN_TTL).await {
             Ok(ready) => ready,
+            // A session is bound to one life of its connection, and over with it.
+            Err(Error::NotFound { .. }) if token.incarnation.is_some() => return Err(does_not_count().into()),
             Err(Error::NotFound { .. } | Error::ReauthRequired { .. }) => {
                 let (by, pages) = (format!("client:{}", client.id), self.settings.interaction_url.as_ref());
                 let connect_url = self.connect.again(connection, &by, pages).await?;
@@ -57,6 +63,9 @@ impl Issuer {
             Err(Error::IntegrationMissing(_)) => return Err(no_such_target().into()),
             Err(error) => return Err(error.into()),
         };
+        if token.incarnation.is_some_and(|bound| bound != ready.incarnation) {
+            return Err(does_not_count().into());
+        }
         check_scope(asked.scope.as_ref(), &ready)?;
         let claims = &token.claims;
         tracing::info!(
@@ -69,7 +78,7 @@ impl Issuer {
 
     /// The token was shown to this client, or to one that it is the same to.
     fn check_speaks_for(&self, client: &Client, token: &VerifiedToken) -> Result<(), OAuthError> {
-        let resource = self.settings.resource(&token.claims.audience);
+        let resource = self.resource_of(&token.claims.audience);
         if resource.is_some_and(|resource| resource.exchangers.contains(&client.id)) {
             return Ok(());
         }
@@ -91,12 +100,13 @@ fn check_vouched_for(client: &Client) -> Result<(), OAuthError> {
 /// RFC 8693 2.2.2: a subject token that does not count makes the request invalid. An outage stays one.
 fn as_parameter(refused: Refused) -> Refused {
     match refused {
-        Refused::Protocol(_) => {
-            OAuthError::invalid_request("subject_token: it is no access token of this server, expired or revoked")
-                .into()
-        }
+        Refused::Protocol(_) => does_not_count().into(),
         other => other,
     }
+}
+
+fn does_not_count() -> OAuthError {
+    OAuthError::invalid_request("subject_token: it is no access token of this server, expired, revoked or for less")
 }
 
 /// The connection whose token the user lets `client` have.

@@ -1,18 +1,27 @@
 //! An MCP server exchanges the token it was shown for its user's token at the provider (RFC 8693).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::Request;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokenkeep_core::{
     Client, ClientOrigin, Grant,
     ports::{Clock, Expect, Put},
 };
 use tokenkeep_engine::{
-    issuer::{IssuerSettings, Upstream},
+    issuer::{IssuerSettings, ProtectedResource, Upstream},
     records::Loaded,
+    sessions::SessionSettings,
 };
-use tokenkeep_oauth::issuer::client::{AuthMethod, GrantType};
+use tokenkeep_oauth::{
+    Secret,
+    issuer::{
+        client::{AuthMethod, GrantType},
+        jws::Algorithm,
+    },
+};
+use tokenkeep_server::Settings as HttpSettings;
 
 use super::{
     CALLBACK, SECRET, client,
@@ -23,6 +32,7 @@ use super::{
 use crate::{
     app::{Answered, TestApp, json_request},
     browser::{Browser, consent, csrf_of},
+    operations::Log,
 };
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -414,12 +424,12 @@ async fn an_application_says_itself_whom_its_user_allowed_and_confirms_who_came_
     };
     let interaction = ask().await;
     let shown = app.get(&interaction).await.json();
-    assert_eq!(shown["exchange"], json!(["notes-server", "plain", "public", "stored"]));
+    assert_eq!(shown["exchangers"], json!(["notes-server", "plain", "public", "stored"]));
     let accept = format!("{interaction}/accept");
     let alice = "fake/_default/alice";
     for (said, status) in [
-        (json!({"subject": "acme|1", "connection": alice, "exchange": ["other-server"]}), 400),
-        (json!({"subject": "acme|1", "exchange": ["notes-server"]}), 400),
+        (json!({"subject": "acme|1", "connection": alice, "exchangers": ["other-server"]}), 400),
+        (json!({"subject": "acme|1", "exchangers": ["notes-server"]}), 400),
     ] {
         app.post(&accept, said).await.problem(status, "invalid_request");
     }
@@ -441,11 +451,11 @@ async fn an_application_says_itself_whom_its_user_allowed_and_confirms_who_came_
     exchange(&app, "notes-server", &silent).await.refused(400, "consent_required");
 
     let accept = format!("{}/accept", ask().await);
-    let said = json!({"subject": "acme|1", "connection": alice, "exchange": ["notes-server"]});
+    let said = json!({"subject": "acme|1", "connection": alice, "exchangers": ["notes-server"]});
     let token = allow(&accept, said).await;
     assert_eq!(exchange(&app, "notes-server", &token).await.status, 200);
     let listed = app.get("/v1/grants").await.json();
-    assert!(listed["items"].as_array().unwrap().iter().any(|one| one["exchange"] == json!(["notes-server"])));
+    assert!(listed["items"].as_array().unwrap().iter().any(|one| one["exchangers"] == json!(["notes-server"])));
 
     app.delete("/v1/connections/fake/_default/alice").await;
     let refused = exchange(&app, "notes-server", &token).await;
@@ -461,4 +471,90 @@ async fn an_application_says_itself_whom_its_user_allowed_and_confirms_who_came_
     app.post(&confirm, json!({"subject": "bob", "code": value("code")})).await.problem(403, "forbidden");
     assert_eq!(app.post(&confirm, json!({"subject": "alice", "code": value("code")})).await.status, 200);
     assert_eq!(exchange(&app, "notes-server", &token).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_sessions_token_is_exchanged_by_those_that_its_backend_named() {
+    let app = with_sessions().await;
+    let first = app.provider.seed("alice");
+    let tokens = json!({"access_token": first.access_token, "refresh_token": first.refresh_token, "expires_in": 3600});
+    let body = json!({"subject": "alice", "provider": "fake", "tokens": tokens, "ttl": 7200});
+    let session = app.post("/v1/sessions", body).await;
+    assert_eq!(session.status, 201, "{session:?}");
+    let token = text(&session.json(), "access_token");
+    let answer = exchange(&app, "notes-server", &token).await;
+    assert_eq!(text(&answer.json(), "access_token"), first.access_token);
+    exchange(&app, "other-server", &token).await.refused(400, "invalid_request");
+    exchange_with(&app, "notes-server", &token, &[("audience", "more")]).await.refused(400, "invalid_target");
+    let narrow = app.engine.sessions().unwrap().for_websocket(&Secret::from(&*token)).await.unwrap();
+    exchange(&app, "notes-server", narrow.access_token.expose_secret()).await.refused(400, "invalid_request");
+
+    // Its backend connects; nobody here could tell whose account it is.
+    app.provider.revoke_subject("alice");
+    app.clock.advance(Duration::from_secs(3600));
+    let refused = exchange(&app, "notes-server", &token).await;
+    refused.refused(400, "interaction_required");
+    assert_eq!(refused.json().get("connect_url"), None);
+
+    // What stands in the connection's place later is another's, as far as the session knows.
+    assert_eq!(app.delete("/v1/connections/fake/_default/alice").await.status, 204);
+    exchange(&app, "notes-server", &token).await.refused(400, "invalid_request");
+    app.hold("alice", 3600).await;
+    exchange(&app, "notes-server", &token).await.refused(400, "invalid_request");
+}
+
+/// With sessions, whose tokens the notes' server may exchange.
+async fn with_sessions() -> TestApp {
+    let mut told = pages::settings();
+    settings(&mut told);
+    let sessions = SessionSettings {
+        issuer: told.url.clone(),
+        resource: ProtectedResource {
+            algorithm: Some(Algorithm::Es256),
+            exchangers: ids(&["notes-server"]),
+            introspectors: BTreeSet::new(),
+            ..resource("https://api.example.com", "")
+        },
+        ttl: Duration::from_hours(4),
+        grace: Duration::from_mins(1),
+        websocket_ttl: Duration::from_mins(5),
+        refresh_token_ttl: None,
+        allowed_origins: Vec::new(),
+    };
+    let engine = |settings: &mut tokenkeep_engine::Settings| {
+        settings.issuer = Some(Arc::new(told));
+        settings.sessions = Some(Arc::new(sessions));
+    };
+    let app = TestApp::with(engine, HttpSettings::default()).await;
+    app.integrate().await;
+    app
+}
+
+#[tokio::test]
+async fn each_exchange_is_in_the_audit_log_and_no_token_or_link_is() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let app = app().await;
+    app.provider.configure(|provider| provider.token_life = Duration::from_secs(100));
+    let token = signed_in(&app).await;
+    let upstream = text(&exchange(&app, "notes-server", &token).await.json(), "access_token");
+    exchange(&app, "other-server", &token).await.refused(400, "invalid_request");
+    app.provider.revoke_subject("fake-user");
+    app.clock.advance(Duration::from_secs(100));
+    let link = text(&exchange(&app, "notes-server", &token).await.json(), "connect_url");
+    let log = log.text();
+    let line = log.lines().find(|line| line.contains("action=\"token_exchanged\"")).unwrap_or_else(|| panic!("{log}"));
+    for said in ["client=notes-server", "connection=fake/_default/fake|fake-user", "grant=", "jti="] {
+        assert!(line.contains(said), "{said}: {line}");
+    }
+    assert_eq!(log.matches("action=\"token_exchange_refused\"").count(), 2);
+    let ticket = link.rsplit('/').next().unwrap();
+    for secret in [&*token, &*upstream, ticket] {
+        assert!(!log.contains(secret), "{secret}");
+    }
 }
