@@ -38,6 +38,8 @@ pub struct Arguments {
 
 /// Where people sign in.
 const UPSTREAM: &str = "real";
+/// The resource's own client.
+const EXCHANGER: &str = "mcp-server";
 const SECRET: &str = "a-secret-of-the-harness-0123456789";
 /// The conformance suite calls back here.
 const CONFORMANCE_CALLBACK: &str = "http://127.0.0.1:3199/callback";
@@ -74,6 +76,7 @@ struct Ground {
     issuer: String,
     resource: String,
     document: String,
+    upstream: String,
     _upstream: Peer,
     _documents: Peer,
     _server: Peer,
@@ -107,11 +110,13 @@ impl Ground {
             "[server]\npublic_url = \"{issuer}\"\n[transport]\nextra_ca_file = \"{authority}\"\n\
              [issuer]\nurl = \"{issuer}\"\ndocument_hosts = [\"localhost\"]\n\
              [[issuer.resource]]\nurl = \"{resource}\"\nname = \"The peer's tools\"\n\
-             scopes = [\"mcp:read\", \"mcp:write\"]\n\
+             scopes = [\"mcp:read\", \"mcp:write\"]\nexchangers = [\"{EXCHANGER}\"]\n\
              [[integration]]\nid = \"{UPSTREAM}\"\nissuer = \"{upstream}\"\nclient_id = \"tokenkeep\"\n\
              client_secret = \"{SECRET}\"\nscope = \"openid email profile offline_access\"\n\
              [[client]]\nclient_id = \"backend\"\nclient_secret = \"{SECRET}\"\nauth_method = \"client_secret_post\"\n\
              grant_types = [\"client_credentials\"]\n\
+             [[client]]\nclient_id = \"{EXCHANGER}\"\nname = \"The peer's server\"\nclient_secret = \"{SECRET}\"\n\
+             grant_types = [\"urn:ietf:params:oauth:grant-type:token-exchange\"]\n\
              [[client]]\nclient_id = \"conformance\"\nauth_method = \"none\"\n\
              grant_types = [\"authorization_code\", \"refresh_token\"]\nredirect_uris = [\"{CONFORMANCE_CALLBACK}\"]\n",
             authority = documents.said("authority")?,
@@ -125,6 +130,7 @@ impl Ground {
             issuer,
             resource,
             document: documents.said("url")?.to_owned(),
+            upstream: upstream.said("issuer")?.to_owned(),
             _upstream: upstream,
             _documents: documents,
             _server: mcp,
@@ -145,6 +151,7 @@ impl Ground {
         command.arg(self.folder.join("clients").join(script));
         command.env("ISSUER", &self.issuer).env("RESOURCE", &self.resource).env("MCP_URL", &self.resource);
         command.env("CLIENT_ID", "backend").env("CLIENT_SECRET", SECRET);
+        command.env("UPSTREAM", &self.upstream).env("AUDIENCE", UPSTREAM).env("EXCHANGER", EXCHANGER);
         for (name, value) in told {
             command.env(name, if *value == "DOCUMENT" { &self.document } else { *value });
         }

@@ -1,7 +1,8 @@
-// openid-client: discovery (both documents), registration, code with PKCE, resource, iss, refresh, introspection,
-// revocation.
+// openid-client: discovery (both documents), registration, code with PKCE, resource, iss, token exchange, refresh,
+// introspection, revocation.
 //
-// Environment: ISSUER, RESOURCE.
+// Environment: ISSUER, RESOURCE; UPSTREAM, where its user signs in, and AUDIENCE, what that is called; EXCHANGER, a client of
+// the resource's, and CLIENT_SECRET.
 
 import * as client from 'openid-client';
 import { callback, done, ensure, env, step } from './person.mjs';
@@ -39,6 +40,22 @@ browser.open(client.buildAuthorizationUrl(config, {
 const tokens = await client.authorizationCodeGrant(config, await browser.back(), { pkceCodeVerifier: verifier, expectedState: state }, { resource });
 ensure(tokens.scope === 'mcp:read', `the scope is ${tokens.scope}`);
 step('redeemed a code');
+
+const server = await client.discovery(
+  issuer, env('EXCHANGER'), undefined, client.ClientSecretBasic(env('CLIENT_SECRET')), { ...options, algorithm: 'oauth2' },
+);
+const accessToken = 'urn:ietf:params:oauth:token-type:access_token';
+const exchanged = await client.genericGrantRequest(server, 'urn:ietf:params:oauth:grant-type:token-exchange', {
+  subject_token: tokens.access_token,
+  subject_token_type: accessToken,
+  audience: env('AUDIENCE'),
+});
+ensure(exchanged.issued_token_type === accessToken, `the exchange brought ${exchanged.issued_token_type}`);
+ensure(exchanged.refresh_token === undefined, 'the exchange brought a refresh token');
+const upstream = await client.discovery(new URL(env('UPSTREAM')), 'nobody', undefined, undefined, options);
+const { sub } = await client.fetchUserInfo(upstream, exchanged.access_token, client.skipSubjectCheck);
+ensure(sub, 'the provider does not know whose token it is');
+step('exchanged it for the user\'s token at the provider, who took it');
 
 const refreshed = await client.refreshTokenGrant(config, tokens.refresh_token, { resource });
 ensure(refreshed.refresh_token !== tokens.refresh_token, 'the refresh token did not rotate');
