@@ -11,8 +11,8 @@ use utoipa::{
 use crate::proxy;
 use crate::{
     api::{
-        clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
-        sessions, signing_keys, stats, subjects,
+        clients, connect, connections, credentials, grants, health, instances, integrations, interactions, issuer,
+        keys, providers, sessions, signing_keys, stats, subjects,
     },
     compat,
 };
@@ -39,6 +39,8 @@ pub fn openapi_json() -> String {
     ),
     paths(
         connections::list,
+        credentials::test,
+        credentials::login,
         connections::status,
         connections::put,
         connections::delete,
@@ -103,12 +105,13 @@ pub fn openapi_json() -> String {
     components(
         schemas(ProblemBody, ConnectOffer),
         responses(
-            BadRequest, Unauthorized, Forbidden, TooLarge, NotJson, ReauthRequired, TooMany, BadGateway, Unavailable,
+            BadRequest, Unauthorized, Forbidden, TooLarge, NotJson, InvalidCredentials, ReauthRequired, TooMany, BadGateway, Unavailable,
             NoIssuer, NoSessions, SessionOver,
         ),
     ),
     tags(
         (name = "connections", description = "Tokens in, tokens out"),
+        (name = "credentials", description = "What is logged in with where there is no OAuth"),
         (name = "subjects", description = "Everything of one person"),
         (name = "connect", description = "A user consents"),
         (name = "integrations", description = "Our client at a provider"),
@@ -239,8 +242,16 @@ problem_response! {
     }
 }
 problem_response! {
+    /// 422
+    InvalidCredentials, "`invalid_credentials`: the provider does not take them", {
+        "type": "urn:tokenkeep:problem:invalid_credentials", "title": "The provider does not take these credentials",
+        "status": 422, "detail": "the provider of `bluestakes` does not take these credentials",
+        "code": "invalid_credentials"
+    }
+}
+problem_response! {
     /// 424
-    ReauthRequired, "`reauth_required`: only the user can help, by consenting again", {
+    ReauthRequired, "`reauth_required`: only the user can help, by consenting again or, with the reason `invalid_credentials`, with other credentials", {
         "type": "urn:tokenkeep:problem:reauth_required", "title": "The user must consent again", "status": 424,
         "detail": "google/_default/alice needs its user's consent again (invalid_grant)", "code": "reauth_required",
         "reason": "invalid_grant", "connect": {"provider": "google", "tenant": "_default", "subject": "alice"}

@@ -10,8 +10,8 @@ use http::Uri;
 use crate::{
     AppState,
     api::{
-        clients, connect, connections, grants, health, instances, integrations, interactions, issuer, keys, providers,
-        sessions, signing_keys, stats, subjects,
+        clients, connect, connections, credentials, grants, health, instances, integrations, interactions, issuer,
+        keys, providers, sessions, signing_keys, stats, subjects,
     },
     compat, connect_page,
     fast_lane::TOKEN_ROUTE,
@@ -70,6 +70,8 @@ pub fn router(state: AppState) -> Router {
         )
         .route(TOKEN_ROUTE, get(connections::token))
         .route("/v1/connections/{provider}/{tenant}/{subject}/token/refresh", post(connections::refresh))
+        .route("/v1/credentials/test", post(credentials::test))
+        .route("/v1/credentials/login", post(credentials::login))
         .route("/v1/subjects/{tenant}/{subject}", delete(subjects::forget))
         .route("/v1/connect", post(connect::start))
         .route("/v1/connect/{id}", get(connect::view))

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokenkeep_core::{
     Action, Connection, ConnectionId, Freshness, Generation, Health,
-    refresh::{Cause, Fault, Outcome, Seen},
+    refresh::{Cause, Fault, INVALID_CREDENTIALS, Outcome, Seen},
 };
 use tokio::sync::watch;
 
@@ -137,9 +137,20 @@ impl Connections {
             return Ok(ready);
         }
         let current = self.look(id).await?;
-        let Some(reported) = if_generation else { return self.refreshed(id, party, Wanted::Refreshed).await };
+        // What was stored is what the API takes: there is no other to be had.
+        let is_static = party.as_ref().is_some_and(|party| party.provider.kind.is_static());
+        let Some(reported) = if_generation else {
+            return match current.filter(|_| is_static) {
+                Some(ready) => Ok(ready),
+                None => self.refreshed(id, party, Wanted::Refreshed).await,
+            };
+        };
         if let Some(ready) = current.as_ref().filter(|ready| ready.generation > reported) {
             return Ok(ready.clone());
+        }
+        if is_static && current.as_ref().is_some_and(|ready| ready.generation == reported) {
+            let reason = INVALID_CREDENTIALS.to_owned();
+            return Err(Error::ReauthRequired { connection: id.clone(), reason });
         }
         if current.is_some_and(|ready| ready.generation == reported) {
             self.count_report(id, reported).await?;

@@ -9,11 +9,11 @@ use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokenkeep_core::{Action, Generation, Status, time::after};
-use tokenkeep_engine::{ConnectionFilter, ConnectionView, Given, PutMode, PutTokens, Ready};
+use tokenkeep_engine::{ConnectionFilter, ConnectionView, Given, GivenCredentials, PutMode, PutTokens, Ready};
 use tokenkeep_oauth::Secret;
 use utoipa::ToSchema;
 
-use super::{Created, page_limit, time};
+use super::{Created, credentials::CredentialsBody, page_limit, time};
 use crate::{
     AppState,
     auth::Auth,
@@ -145,9 +145,11 @@ pub(crate) async fn status(
     Ok(axum::Json(view.into()))
 }
 
-/// Stores tokens obtained elsewhere.
+/// Stores tokens obtained elsewhere, or what is logged in with.
 ///
-/// No `refresh_token` keeps the stored one, `null` removes it. One that is known to be spent is refused unless `force`.
+/// No `refresh_token` keeps the stored one, and stored credentials; `null` removes either. One that is known to be spent is
+/// refused unless `force`. `credentials` take the place of everything that brought tokens before; the first reader logs
+/// in, or this request does, with `login`, and then stores nothing unless that succeeds.
 #[utoipa::path(
     put,
     path = "/v1/connections/{provider}/{tenant}/{subject}",
@@ -158,6 +160,7 @@ pub(crate) async fn status(
         ("tenant" = String, Path, example = "_default"),
         ("subject" = String, Path, example = "alice"),
         ("force" = Option<bool>, Query, description = "store even a refresh token that is known to be spent"),
+        ("login" = Option<bool>, Query, description = "with `credentials`: store them only if a login succeeds"),
         ("If-None-Match" = Option<String>, Header, description = "`*` stores only where nothing is", example = "*"),
     ),
     request_body = PutBody,
@@ -172,6 +175,9 @@ pub(crate) async fn status(
         (status = 412, body = ProblemBody, content_type = "application/problem+json", description = "`already_there`"),
         (status = 413, response = crate::openapi::TooLarge),
         (status = 415, response = crate::openapi::NotJson),
+        (status = 422, response = crate::openapi::InvalidCredentials),
+        (status = 429, response = crate::openapi::TooMany),
+        (status = 502, response = crate::openapi::BadGateway),
         (status = 503, response = crate::openapi::Unavailable),
     ),
 )]
@@ -183,13 +189,23 @@ pub(crate) async fn put(
     headers: HeaderMap,
     Json(body): Json<PutBody>,
 ) -> Result<Response, Problem> {
-    let params = params.only(&["force"])?;
+    let params = params.only(&["force", "login"])?;
     let only_if_absent = match headers.get(header::IF_NONE_MATCH) {
         None => false,
         Some(value) if value == "*" => true,
         Some(_) => return Err(Problem::invalid("of `If-None-Match` only `*` is understood here")),
     };
     let mode = PutMode { force: params.flag("force")?, only_if_absent };
+    let login_first = params.flag("login")?;
+    let connections = state.engine.connections();
+    if body.credentials.is_some() {
+        let given = body.into_credentials()?;
+        let (created, view) = connections.put_credentials(&caller, &id, given, mode, login_first).await?;
+        return Ok(Created(created, ConnectionBody::from(view)).into_response());
+    }
+    if login_first || body.ttl.is_some() {
+        return Err(Problem::invalid("`login` and `ttl` mean nothing without `credentials`"));
+    }
     let expires_at = body.expires_at(state.clock().now().wall)?;
     let tokens = PutTokens {
         access_token: body.access_token,
@@ -199,7 +215,7 @@ pub(crate) async fn put(
         token_type: body.token_type,
         display_name: body.display_name,
     };
-    let (created, view) = state.engine.connections().put(&caller, &id, tokens, mode).await?;
+    let (created, view) = connections.put(&caller, &id, tokens, mode).await?;
     Ok(Created(created, ConnectionBody::from(view)).into_response())
 }
 
@@ -341,7 +357,7 @@ pub(crate) struct RefreshBody {
     if_generation: Option<u64>,
 }
 
-/// Tokens obtained elsewhere.
+/// Tokens obtained elsewhere, or credentials; not both.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PutConnection, example = json!({
@@ -366,9 +382,28 @@ pub(crate) struct PutBody {
     token_type: Option<String>,
     /// For people.
     display_name: Option<String>,
+    /// What is logged in with, in place of all the above.
+    credentials: Option<CredentialsBody>,
+    /// With `credentials`: seconds a token lives, where the reply to a login does not say less.
+    ttl: Option<u64>,
 }
 
 impl PutBody {
+    fn into_credentials(self) -> Result<GivenCredentials, Problem> {
+        let Self { access_token, refresh_token, expires_in, expires_at, scope, token_type, display_name, .. } = self;
+        let tokens = access_token.is_some()
+            || !matches!(refresh_token.0, Given::Absent)
+            || expires_in.is_some()
+            || expires_at.is_some()
+            || scope.is_some()
+            || token_type.is_some();
+        let Some(credentials) = self.credentials.filter(|_| !tokens) else {
+            return Err(Problem::invalid("give tokens or `credentials`, not both"));
+        };
+        let ttl = self.ttl.map(std::time::Duration::from_secs);
+        Ok(GivenCredentials { credentials: credentials.try_into()?, ttl, display_name })
+    }
+
     fn expires_at(&self, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
         match (self.expires_in, &self.expires_at) {
             (Some(_), Some(_)) => Err(Problem::invalid("give `expires_in` or `expires_at`, not both")),
@@ -404,7 +439,7 @@ impl<'de> Deserialize<'de> for GivenSecret {
 #[schema(as = Connection, example = json!({
     "provider": "google", "tenant": "_default", "subject": "alice", "status": "active", "reason": null,
     "scope": "https://www.googleapis.com/auth/gmail.send", "expires_at": "2026-11-20T12:00:00Z",
-    "has_refresh_token": true, "generation": 7, "display_name": null, "created_at": "2026-11-01T08:00:00Z",
+    "has_refresh_token": true, "has_credentials": false, "generation": 7, "display_name": null, "created_at": "2026-11-01T08:00:00Z",
     "updated_at": "2026-11-20T11:00:00Z", "last_refreshed_at": "2026-11-20T11:00:00Z",
     "next_refresh_at": "2026-11-20T11:45:00Z", "last_error": null,
 }))]
@@ -423,6 +458,8 @@ pub(crate) struct ConnectionBody {
     expires_at: Option<String>,
     /// Whether anything can bring a new access token.
     has_refresh_token: bool,
+    /// Whether that is stored credentials.
+    has_credentials: bool,
     /// The number of its tokens; every refresh adds one.
     generation: u64,
     display_name: Option<String>,
@@ -473,6 +510,7 @@ impl From<ConnectionView> for ConnectionBody {
             scope: view.scope,
             expires_at: view.expires_at.map(time),
             has_refresh_token: view.has_refresh_token,
+            has_credentials: view.has_credentials,
             generation: view.generation.0,
             display_name: view.display_name,
             created_at: time(view.created_at),

@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 pub(crate) mod connect;
 pub(crate) mod connections;
+pub(crate) mod credentials;
 pub(crate) mod grants;
 pub(crate) mod health;
 pub(crate) mod instances;

@@ -100,8 +100,14 @@ impl TestApp {
              userinfo_url = \"{base}/userinfo\"\n[identity]\nsource = \"userinfo\"\nsubject = [\"/sub\"]\n\
              name = [\"/name\"]\n"
         );
+        let logins = format!(
+            "id = \"logins\"\nkind = \"login\"\ndefault_lifetime = 3600\nmargin = 300\n[login]\nurl = \"{base}/login\"\n\
+             body = \"json\"\ntoken = \"/Authorization\"\ntoken_prefix = \"Bearer \"\n"
+        );
+        let keyed = "id = \"keyed\"\nkind = \"api_key\"".to_owned();
         let stakes = FakeLogin::start(shared_clock.clone()).await;
-        let fakes = [("fake", fake), ("bluestakes", stakes.provider_toml("bluestakes"))];
+        let stakes_entry = stakes.provider_toml("bluestakes");
+        let fakes = [("fake", fake), ("bluestakes", stakes_entry), ("logins", logins), ("keyed", keyed)];
         let fakes = fakes.map(|(id, toml)| parse_provider_toml(id, &toml).unwrap());
         let catalogue = Catalogue::with(fakes.to_vec()).unwrap();
         let (outage, read_only) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));

@@ -9,6 +9,7 @@ mod clients;
 mod compat;
 mod connect;
 mod connections;
+mod credentials;
 mod fast_lane;
 mod grants;
 mod hostile;

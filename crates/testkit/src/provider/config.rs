@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize, de};
 use tokenkeep_core::{Rotation, provider::Successor};
@@ -48,6 +48,8 @@ pub struct Config {
     pub omit_refresh_token: bool,
     /// Under [`Rotation::None`]: whether a refresh repeats the refresh token instead of leaving it out.
     pub repeat_refresh_token: bool,
+    /// Passwords by username, for `/login`.
+    pub accounts: BTreeMap<String, String>,
     /// Further members of every successful token reply.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
@@ -73,6 +75,7 @@ impl Default for Config {
             omit_expires_in: false,
             omit_refresh_token: false,
             repeat_refresh_token: false,
+            accounts: BTreeMap::new(),
             extra: serde_json::Map::new(),
         }
     }

@@ -33,8 +33,9 @@ pub(crate) use serve::{cut, listen};
 
 /// An OAuth provider on a loopback port. It stops when dropped.
 ///
-/// It has the endpoints `/authorize` (which approves at once), `/token`, `/revoke`, `/device`, `/userinfo`,
-/// `/.well-known/openid-configuration`, Supabase Auth's `/auth/v1/token` and, as the API behind the tokens, `/api/echo`. The same observations and
+/// It has the endpoints `/authorize` (which approves at once), `/token`, `/login`, `/revoke`, `/device`, `/userinfo`,
+/// `/.well-known/openid-configuration`, Supabase Auth's `/auth/v1/token` and, as the API behind the tokens, `/api/echo`.
+/// The same observations and
 /// faults that this type offers are there over HTTP under `/_control`, for tests in another process.
 ///
 /// ```

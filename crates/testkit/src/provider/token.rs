@@ -67,8 +67,20 @@ pub(super) enum Decision {
 pub(super) type Params = HashMap<String, String>;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
-    Router::new().route("/token", post(token))
+    Router::new().route("/token", post(token)).route("/login", post(login))
 }
+
+/// A login without OAuth: JSON with `username` and `password` brings `{"Authorization": "Bearer ..."}`, as BlueStakes has
+/// it. It is a token request of the grant type `login` for whoever counts, scripts and holds those.
+async fn login(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let mut params = parse(&headers, &body);
+    params.push(("grant_type".to_owned(), LOGIN.to_owned()));
+    let answer = tokio::spawn(async move { shared.answer_to(&headers, params).await });
+    answer.await.unwrap_or_else(|_| cut())
+}
+
+/// What a login is called among the grants.
+const LOGIN: &str = "login";
 
 async fn token(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     // In a task of its own: a provider goes on with what it has received, whether or not the caller is still there.
@@ -85,12 +97,17 @@ const fn refuse(code: &'static str) -> Refusal {
 
 impl Shared {
     pub(super) async fn answer(&self, headers: &HeaderMap, body: &[u8]) -> Response {
-        let (number, fault, door) = self.arrive(parse(headers, body));
+        self.answer_to(headers, parse(headers, body)).await
+    }
+
+    async fn answer_to(&self, headers: &HeaderMap, params: Vec<(String, String)>) -> Response {
+        let (number, fault, door) = self.arrive(params);
         self.pause(fault.before, &door).await;
         let outcome = fault.process.then(|| self.process(number, headers));
         self.pause(fault.after, &door).await;
         self.finish(number);
-        self.reply(fault.reply, outcome)
+        let is_login = self.state().log[number].grant_type == LOGIN;
+        self.reply(fault.reply, outcome, is_login)
     }
 
     /// Writes the request down and says what is to go wrong with it.
@@ -134,8 +151,12 @@ impl Shared {
         let now = self.clock.now();
         let mut state = self.state();
         let params: Params = state.log[number].params.iter().cloned().collect();
-        let result = authenticate(&state.config, &self.issuer(), headers, &params, now)
-            .and_then(|()| state.grant(&self.issuer(), &params, now));
+        let result = if state.log[number].grant_type == LOGIN {
+            state.log_in(&params, now.boot)
+        } else {
+            authenticate(&state.config, &self.issuer(), headers, &params, now)
+                .and_then(|()| state.grant(&self.issuer(), &params, now))
+        };
         state.log[number].outcome = Some(match &result {
             Ok(issued) => Outcome::Issued(issued.clone()),
             Err(Refusal(_, code)) => Outcome::Refused((*code).to_owned()),
@@ -143,8 +164,11 @@ impl Shared {
         result
     }
 
-    fn reply(&self, reply: FaultReply, outcome: Option<Result<Issued, Refusal>>) -> Response {
+    fn reply(&self, reply: FaultReply, outcome: Option<Result<Issued, Refusal>>, is_login: bool) -> Response {
         let honest = || match outcome {
+            Some(Ok(issued)) if is_login => {
+                (StatusCode::OK, json!({ "Authorization": format!("Bearer {}", issued.access_token) }))
+            }
             Some(Ok(issued)) => (StatusCode::OK, self.token_reply(issued)),
             Some(Err(Refusal(status, code))) => (status, json!({ "error": code })),
             None => (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": "temporarily_unavailable" })),
@@ -295,6 +319,17 @@ impl State {
             "urn:ietf:params:oauth:grant-type:device_code" => self.redeem_device(parameter("device_code"), now.boot),
             "" => Err(refuse("invalid_request")),
             _ => Err(refuse("unsupported_grant_type")),
+        }
+    }
+
+    fn log_in(&mut self, params: &Params, now: Boot) -> Result<Issued, Refusal> {
+        let known = params.get("username").and_then(|username| Some((username, self.config.accounts.get(username)?)));
+        match known {
+            Some((username, password)) if params.get("password") == Some(password) => {
+                let username = username.clone();
+                Ok(self.ledger.open(&username, "", false, now, &self.config))
+            }
+            _ => Err(Refusal(StatusCode::UNAUTHORIZED, "invalid_credentials")),
         }
     }
 
