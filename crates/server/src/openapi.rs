@@ -97,6 +97,7 @@ pub fn openapi_json() -> String {
         compat::tokens::status,
         compat::credentials::test,
         compat::credentials::store,
+        compat::credentials::store_for_tickets,
         health::live,
         health::ready,
         health::metrics,

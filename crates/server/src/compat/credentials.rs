@@ -15,7 +15,7 @@ use crate::{AppState, auth::Auth, problem::Problem};
 /// Logs a company in and keeps its credentials, if the provider takes them.
 ///
 /// User name and password stand in a JSON or form body; in the query only where `[compat] credentials_in_query` allows
-/// it. `/tickets/store-credentials/{company_id}` is the same.
+/// it.
 #[utoipa::path(
     post,
     path = "/tokens/credentials/{company_id}",
@@ -67,6 +67,38 @@ pub(crate) async fn store(
         Ok((_, view)) => Ok(Outcome::stored(company, username, view.display_name)),
         Err(error) => Ok(Outcome::failed(company, username, error)?.after_login()),
     }
+}
+
+/// The same, at the address that the service had before.
+#[utoipa::path(
+    post,
+    path = "/tickets/store-credentials/{company_id}",
+    tag = "compatibility",
+    operation_id = "compat_store_ticket_credentials",
+    params(("company_id" = String, Path, description = "percent-encoded", example = "123")),
+    request_body(content(
+        (GivenBody = "application/json"),
+        (GivenBody = "application/x-www-form-urlencoded"),
+    )),
+    responses(
+        (status = 200, description = "the provider takes them, and they are kept", body = Outcome),
+        (status = 400, description = "`USERNAME_PASSWORD_REQUIRED`", body = Outcome),
+        (status = 401, description = "`INVALID_CREDENTIALS`; as a problem: `invalid_api_key`", body = Outcome),
+        (status = 403, response = crate::openapi::Forbidden),
+        (status = 404, description = "`COMPANY_NOT_FOUND`", body = Outcome),
+        (status = 413, response = crate::openapi::TooLarge),
+        (status = 415, response = crate::openapi::NotJson),
+        (status = 500, description = "`ENCRYPTION_ERROR`, `STORAGE_ERROR`, `UNEXPECTED_ERROR`", body = Outcome),
+        (status = 503, description = "`AUTHENTICATION_ERROR`: see `Retry-After`", body = Outcome),
+    ),
+)]
+pub(crate) async fn store_for_tickets(
+    state: State<AppState>,
+    auth: Auth,
+    company: Company,
+    given: Given,
+) -> Result<Outcome, Problem> {
+    store(state, auth, company, given).await
 }
 
 /// Logs in with credentials and keeps nothing.
