@@ -4,6 +4,38 @@
 //! and gets a token of ours for the user's browser. Whoever shows that token gets the provider's, fresh; has both
 //! renewed; gets one more of ours; or ends it all. A session is a grant (`issuer`) bound to a connection
 //! (`connections`), and nothing but that: what verifies, revokes and announces access tokens does it here, too.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use tokenkeep_engine::{Caller, Engine, Error, Given, PutTokens, sessions::{NewSession, SessionUpstream}};
+//! # async fn handle(engine: &Engine) -> Result<(), Error> {
+//! let sessions = engine.sessions().expect("`Settings::sessions` says that there are some");
+//!
+//! // The user signed in, and this is what that brought.
+//! let tokens = PutTokens {
+//!     access_token: Some("eyJ.theirs".into()),
+//!     refresh_token: Given::Value("v1.theirs".into()),
+//!     expires_at: None,
+//!     scope: None,
+//!     token_type: None,
+//!     display_name: None,
+//! };
+//! let new = NewSession {
+//!     subject: "alice".parse()?,
+//!     email: Some("alice@example.com".to_owned()),
+//!     on: SessionUpstream::Tokens { integration: "supabase".parse()?, tenant: "_default".parse()?, tokens },
+//!     ttl: None,
+//!     coordinate_expiry: true,
+//!     refresh_token: false,
+//! };
+//! let session = sessions.issue(&Caller::Local, new).await?;
+//!
+//! // The browser shows our token, and the backend uses theirs.
+//! let theirs = sessions.ensure(&session.access_token, Duration::from_secs(60)).await?;
+//! let renewed = sessions.refresh(&session.access_token).await?;
+//! sessions.logout(&renewed.access_token).await
+//! # }
+//! ```
 
 mod settings;
 mod view;
