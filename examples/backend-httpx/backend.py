@@ -42,6 +42,8 @@ def answer(call, *arguments, **more):
 
 def session(what, token):
     """Asks tokenkeep as the session's caller."""
+    if not token:
+        raise Refused(401, {"code": "invalid_session"})
     return answer(tokenkeep.post, f"/v1/sessions/{what}", headers=bearer(token))
 
 
