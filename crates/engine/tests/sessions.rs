@@ -434,6 +434,28 @@ async fn what_leads_to_tokens_takes_the_right_to_read_them() {
         let new = NewSession { ttl: Some(Duration::from_secs(ttl)), ..on_alice() };
         assert_eq!(code(stage.sessions().issue(&Caller::Local, new).await), "invalid_request");
     }
+    for email in [String::new(), "a\nb@example.com".to_owned(), "a".repeat(321)] {
+        let new = NewSession { email: Some(email), ..on_alice() };
+        assert_eq!(code(stage.sessions().issue(&Caller::Local, new).await), "invalid_request");
+    }
+}
+
+/// For services that know nothing else.
+#[tokio::test]
+async fn a_shared_key_signs_where_it_is_asked_for() {
+    let stage = Stage::with(|world| {
+        let sessions = world.sessions.as_mut().unwrap();
+        sessions.resource.algorithm = Some(Algorithm::Hs256);
+        sessions.resource.signing_secret = Some("0123456789abcdef0123456789abcdef".into());
+    })
+    .await;
+    let session = stage.login().await;
+    assert!(stage.ensure(&session).await.is_ok());
+    let jwks = stage.engine.granting().unwrap().jwks();
+    assert_eq!(jwks.as_ref(), br#"{"keys":[]}"#, "it is published nowhere");
+    let twice = stage.sessions().refresh(&session.access_token).await.unwrap();
+    let again = stage.sessions().refresh(&session.access_token).await.unwrap();
+    assert_eq!(twice.access_token.expose_secret(), again.access_token.expose_secret(), "the same to the letter");
 }
 
 #[tokio::test]

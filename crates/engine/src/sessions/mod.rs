@@ -106,6 +106,9 @@ pub struct Sessions {
     told: Arc<SessionSettings>,
 }
 
+/// The longest address, in bytes (RFC 5321 4.5.3.1: 64 before the @, 255 after it).
+const MAX_EMAIL: usize = 320;
+
 /// An access token of a session that counts, and what it leads to.
 struct Shown {
     token: Arc<VerifiedToken>,
@@ -136,6 +139,7 @@ impl Sessions {
     pub async fn issue(&self, caller: &Caller, new: NewSession) -> Result<IssuedSession, Error> {
         let NewSession { subject, email, on, ttl, coordinate_expiry, refresh_token } = new;
         check_ttl(ttl)?;
+        check_email(email.as_deref())?;
         if refresh_token && self.told.refresh_token_ttl.is_none() {
             return Err(Error::invalid(
                 "this installation gives no refresh tokens: `[sessions] refresh_token_ttl` does",
@@ -394,6 +398,16 @@ fn refuse_websocket(token: &VerifiedToken) -> Result<(), Error> {
         return Err(Error::Forbidden("this token opens a WebSocket, and does nothing else".into()));
     }
     Ok(())
+}
+
+/// It goes into every token, so it is bounded; whether it is one, the backend knows.
+fn check_email(email: Option<&str>) -> Result<(), Error> {
+    match email {
+        Some(email) if email.is_empty() || email.len() > MAX_EMAIL || email.chars().any(char::is_control) => {
+            Err(Error::invalid(format!("`email` must be 1 to {MAX_EMAIL} bytes, without control characters")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_ttl(ttl: Option<Duration>) -> Result<(), Error> {
