@@ -6,6 +6,7 @@
 //!   a hundred rotations.
 //! - `real-clients`: MCP's SDKs, `openid-client` and `oauth4webapi` sign their user in at tokenkeep.
 //! - `compat-tour`: the commands of docs/compat.md, run with `curl`.
+//! - `protect`: `tokenkeep protect` in front of the official "everything" server of MCP, used by the official client.
 //! - `token-endpoint`: the token endpoint beside a bare handler on the same pinned core.
 //! - `issuing`: tokens issued, introspected and verified, beside servers that do the same.
 //! - `storm`: several processes on one store, every connection expired at once.
@@ -37,6 +38,7 @@ mod issuing;
 mod load;
 mod misses;
 mod peer;
+mod protect;
 mod real_clients;
 mod real_provider;
 mod report;
@@ -85,6 +87,8 @@ enum Command {
     CompatTour(compat_tour::Arguments),
     /// Lets clients none of us wrote sign their user in.
     RealClients(real_clients::Arguments),
+    /// Puts `tokenkeep protect` in front of MCP servers none of us wrote.
+    Protect(protect::Arguments),
     /// Measures the token endpoint beside a bare handler on the same core.
     TokenEndpoint(token_endpoint::Arguments),
     /// Measures what the issuing side answers, beside the servers that it replaces, on the same core.
@@ -117,6 +121,7 @@ fn main() -> ExitCode {
         Command::BareRead(arguments) => block_on(misses::serve_bare(arguments)),
         Command::CompatTour(arguments) => block_on(compat_tour::run(arguments)),
         Command::SessionsTour(arguments) => block_on(sessions_tour::run(arguments)),
+        Command::Protect(arguments) => block_on(protect::run(arguments)),
         Command::RealClients(arguments) => block_on(real_clients::run(arguments)),
         Command::RealProvider(arguments) => block_on(real_provider::run(arguments)),
     };

@@ -159,7 +159,7 @@ impl Ground {
         let mut steps = Vec::new();
         while let Some(said) = client.next()? {
             match said["event"].as_str() {
-                Some("open") => sign_in(said["url"].as_str().context("no url")?.parse()?).await?,
+                Some("open") => sign_in(said["url"].as_str().context("no url")?.parse()?, UPSTREAM).await?,
                 Some("step") => steps.push(said["name"].as_str().unwrap_or_default().to_owned()),
                 Some("done") => {
                     ensure!(!steps.is_empty(), "it did nothing");
@@ -183,7 +183,7 @@ impl Ground {
         while let Some(line) = suite.line()? {
             if let Some(at) = line.find(&format!("{}/authorize?", self.issuer)) {
                 let url = line[at..].split(|c: char| c.is_whitespace() || c == '"' || c == '\u{1b}').next();
-                sign_in(url.unwrap_or_default().parse()?).await?;
+                sign_in(url.unwrap_or_default().parse()?, UPSTREAM).await?;
             }
             said.push_str(&line);
             said.push('\n');
@@ -198,8 +198,8 @@ impl Ground {
     }
 }
 
-/// The person's part: consents on our page, signs in and consents upstream, and is brought back to the client.
-async fn sign_in(page: Url) -> anyhow::Result<()> {
+/// The person's part: consents on our page, signs in and consents at `upstream`, and is brought back to the client.
+pub async fn sign_in(page: Url, upstream: &str) -> anyhow::Result<()> {
     let mut browser = Browser::default();
     let consent = browser.open(page).await?;
     ensure!(
@@ -209,7 +209,7 @@ async fn sign_in(page: Url) -> anyhow::Result<()> {
         consent.answer.status,
         consent.answer.text()
     );
-    let login = browser.submit(consent.form()?, &[("decision", "approve"), ("upstream", UPSTREAM)]).await?;
+    let login = browser.submit(consent.form()?, &[("decision", "approve"), ("upstream", upstream)]).await?;
     ensure!(login.answer.text().contains("password"), "no login page at {}: {}", login.url, login.answer.text());
     let asked = browser.submit(login.form()?, &[("login", "alice"), ("password", "secret")]).await?;
     let back = browser.submit(asked.form()?, &[]).await?;

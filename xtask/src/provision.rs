@@ -15,12 +15,13 @@ const RUSTY_VAULT: (&str, &str) = ("rusty_vault", "0.2.1");
 const OIDC_PROVIDER: (&str, &str) = ("oidc-provider", "9.13.3");
 const WORKERS_OAUTH_PROVIDER: (&str, &str) = ("@cloudflare/workers-oauth-provider", "1.2.3");
 const DYNAMIC_CLIENT: (&str, &str) = ("mcp-oauth-dynamicclient", "0.2.0");
-/// The clients that sign their users in at us; the scripts that use them are in `bench/peers/clients`.
-const REAL_CLIENTS: [(&str, &str); 4] = [
+/// The clients that sign their users in at us, and a server to stand in front of; the scripts that use them are in `bench/peers/clients`.
+const REAL_CLIENTS: [(&str, &str); 5] = [
     ("@modelcontextprotocol/sdk", "1.32.2"),
     ("openid-client", "6.8.9"),
     ("oauth4webapi", "3.8.8"),
     ("@modelcontextprotocol/conformance", "0.2.0-alpha.12"),
+    ("@modelcontextprotocol/server-everything", "2026.8.31"),
 ];
 const MCP_PYTHON_SDK: (&str, &str) = ("mcp", "2.3.0");
 /// What is fetched where there is only a Node that is too old.

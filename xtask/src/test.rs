@@ -31,6 +31,7 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Report {
     report.step("chaos: processes killed and frozen", || chaos(workspace, full));
     if full {
         report.step("clients none of us wrote, and the conformance suite of MCP", || real_clients(workspace));
+        report.step("in front of the everything server of MCP", || protect(workspace));
         for (name, words) in SEVERAL_INSTANCES {
             report.step(name, || several_instances(workspace, words));
         }
@@ -89,6 +90,17 @@ fn real_clients(workspace: &Workspace) -> Result<Outcome> {
     command.arg("real-clients").arg("--node").arg(clients.node).arg("--python").arg(clients.python);
     command.arg("--folder").arg(clients.folder);
     harness_counted("real-clients", &mut command)
+}
+
+/// The official client of MCP uses the official server of MCP, with `tokenkeep protect` in between.
+fn protect(workspace: &Workspace) -> Result<Outcome> {
+    let peers = match provision::real_clients(workspace) {
+        Ok(peers) => peers,
+        Err(missing) => return Ok(Outcome::Missing(missing.0)),
+    };
+    let mut command = workspace.program("tokenkeep-bench", Profile::Release)?;
+    command.arg("protect").arg("--node").arg(peers.node).arg("--folder").arg(peers.folder);
+    harness_counted("protect", &mut command)
 }
 
 /// The refresh protocol against 100,000 random schedules of everything that can go wrong; about a minute of one core.

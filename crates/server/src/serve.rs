@@ -14,6 +14,7 @@ use std::{
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
 use tokenkeep_core::ports::Clock;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -61,6 +62,9 @@ const MAX_HEAD: usize = 32 * 1024;
 
 /// The most header fields in one request.
 const MAX_HEADERS: usize = 64;
+
+/// After so much silence a client's machine is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// How long to wait when the machine has no file descriptor left for another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
@@ -140,6 +144,9 @@ async fn accept(listener: &Listener) -> io::Result<Option<Stream>> {
             let (stream, peer) = tcp.accept().await?;
             // Answers are small and complete: waiting for more to send only delays them.
             stream.set_nodelay(true)?;
+            // A client that vanished takes an answer that never ends for granted; only asking shows that it is gone.
+            sockopt::set_socket_keepalive(&stream, true)?;
+            sockopt::set_tcp_keepidle(&stream, KEEPALIVE)?;
             Ok(Some(Stream::Tcp(stream, peer.ip())))
         }
         Listener::Unix(unix) => {

@@ -24,6 +24,8 @@ pub(super) struct Banner<'a> {
     pub(super) public_url: &'a Url,
     pub(super) issuer: Option<&'a IssuerSettings>,
     pub(super) protected: &'a [Protected],
+    /// Those of their addresses where nobody answers.
+    pub(super) silent: &'a [Url],
     pub(super) data_dir: &'a Path,
     pub(super) sealing: &'a str,
     pub(super) admin_key: Option<&'a Secret>,
@@ -52,7 +54,8 @@ impl Banner<'_> {
             writeln!(text, "  issues as   {}", issuer.url)?;
         }
         for Protected { resource, upstream, .. } in self.protected {
-            writeln!(text, "  protects    {upstream}\n              as {resource}")?;
+            let note = if self.silent.contains(upstream) { "   (⚠ does not answer yet)" } else { "" };
+            writeln!(text, "  protects    {upstream}{note}\n              as {resource}")?;
         }
         writeln!(text, "  data        {}", self.data_dir.display())?;
         writeln!(text, "  sealing     {}", self.sealing)?;
@@ -145,6 +148,7 @@ mod tests {
             public_url: &Url::parse("http://localhost:7420").unwrap(),
             issuer: None,
             protected: &[],
+            silent: &[],
             data_dir: Path::new("/data"),
             sealing: "[sealing] key",
             admin_key,
@@ -165,5 +169,60 @@ mod tests {
     fn an_open_address_is_warned_about_and_a_new_key_is_shown() {
         let text = banner("0.0.0.0:7420", Some(&Secret::from("tk_x")));
         assert!(text.contains("⚠ listening on 0.0.0.0:7420 without TLS") && text.contains("tk_x"), "{text}");
+    }
+
+    fn protecting(upstream: Upstream, admitted: Admitted, admin_key: Option<&Secret>) -> String {
+        let file = "[[protect]]\npath = \"/mcp\"\nupstream = \"http://localhost:3000/mcp\"\nprovider = \"local\"";
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        std::fs::write(&path, file).unwrap();
+        let config = crate::config::Config::load(Some(&path), &crate::environment::Environment::default()).unwrap();
+        let public_url = Url::parse("http://localhost:7420").unwrap();
+        let mut issuer = crate::serve::issuer::settings(&config, &public_url).unwrap().unwrap();
+        issuer.resources[0].upstreams = vec![upstream];
+        issuer.admitted = admitted;
+        let told = crate::serve::protect::read(&config, &public_url).unwrap();
+        let protected: Vec<_> = told.into_iter().map(|told| told.server).collect();
+        let store = Choice { place: Place::Memory, chosen_by: "TOKEN_STORE".to_owned() };
+        let mut text = String::new();
+        Banner {
+            store: &store,
+            listening: "127.0.0.1:7420".parse().unwrap(),
+            socket: None,
+            public_url: &public_url,
+            issuer: Some(&issuer),
+            protected: &protected,
+            silent: &[protected[0].upstream.clone()],
+            data_dir: Path::new("/data"),
+            sealing: "[sealing] key",
+            admin_key,
+        }
+        .write(&mut text)
+        .unwrap();
+        text
+    }
+
+    #[test]
+    fn who_protects_a_server_reads_what_comes_next() {
+        let github = || Upstream::Integration("github".parse().unwrap());
+        let everybody = protecting(github(), Admitted::default(), None);
+        for said in [
+            "protects    http://localhost:3000/mcp   (⚠ does not answer yet)\n              as http://localhost:7420/mcp",
+            "Give MCP clients this address; they find out the rest:\n  http://localhost:7420/mcp",
+            "People sign in at github.",
+            "http://localhost:7420/oauth/callback",
+            "⚠ everybody",
+        ] {
+            assert!(everybody.contains(said), "{said}: {everybody}");
+        }
+        let some = Admitted { users: Some(["octocat".to_owned()].into()), ..Admitted::default() };
+        let some = protecting(github(), some, None);
+        assert!(some.contains("Who may: user octocat") && !some.contains("everybody"), "{some}");
+        let nobody = protecting(github(), Admitted { users: Some([].into()), ..Admitted::default() }, None);
+        assert!(nobody.contains("⚠ nobody may"), "{nobody}");
+        let key = Secret::from("tk_x");
+        let local = protecting(Upstream::LocalAdministrator, Admitted::default(), Some(&key));
+        assert!(local.contains("with an admin key (the one above)") && !local.contains("callback"), "{local}");
+        assert!(!local.contains("integrations set"), "{local}");
     }
 }

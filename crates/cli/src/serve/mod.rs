@@ -205,6 +205,7 @@ pub(crate) async fn start(config: Config, environment: &Environment, demand: Opt
         let told = async move { drop(ending.wait_for(|ending| *ending).await) };
         servers.spawn(tokenkeep_server::serve(listener, state.clone(), limits.clone(), told));
     }
+    let silent = protect::silent(&protected, &engine).await;
     let banner = Banner {
         store: &choice,
         listening,
@@ -212,6 +213,7 @@ pub(crate) async fn start(config: Config, environment: &Environment, demand: Opt
         public_url: &public_url,
         issuer: issuer.as_deref(),
         protected: &protected,
+        silent: &silent,
         data_dir: dir.path(),
         sealing: &sealing,
         admin_key: admin_key.as_ref(),

@@ -1,12 +1,14 @@
 //! What the configuration file says of servers to stand in front of, brought into the words of the engine and the face.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use http::HeaderName;
+use tokenkeep_core::ports::Peers;
 use tokenkeep_engine::{
+    Engine,
     issuer::{IssuerSettings, ProtectedResource, Upstream},
-    transport::is_near,
+    transport::{empty_body, is_near},
 };
 use tokenkeep_oauth::issuer::resource::Resource;
 use tokenkeep_server::{Forward, Protected, is_own_path};
@@ -137,6 +139,24 @@ impl Told {
     }
 }
 
+/// How long a server may take to say anything at the start.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+
+/// Those that do not answer at present. They may be started later.
+pub(super) async fn silent(servers: &[Protected], engine: &Engine) -> Vec<Url> {
+    let Some(outbound) = engine.outbound() else { return Vec::new() };
+    let mut silent = Vec::new();
+    for Protected { upstream, .. } in servers {
+        let question = http::Request::options(upstream.as_str()).body(empty_body());
+        let Ok(question) = question else { continue };
+        if let Err(error) = outbound.call(question, Peers::Near, FIRST_WORD).await {
+            tracing::warn!(%upstream, %error, "a server to stand in front of does not answer yet");
+            silent.push(upstream.clone());
+        }
+    }
+    silent
+}
+
 /// That none of them takes a path of the issuer's from it, and that what is to be handed on can be had.
 pub(super) fn check(all: &[Told], settings: &IssuerSettings) -> Result<()> {
     let issuer = settings.url.path();
@@ -155,3 +175,7 @@ pub(super) fn check(all: &[Told], settings: &IssuerSettings) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "protect_tests.rs"]
+mod tests;

@@ -53,6 +53,8 @@ pub struct ConsentPage {
     pub scopes: Vec<String>,
     /// The clients that will then be able to use the user's account where they sign in, for people (RFC 8693).
     pub exchangers: Vec<String>,
+    /// Whether the resource itself works with that account.
+    pub resource_uses_account: bool,
     /// Where the user can sign in.
     pub upstreams: Vec<UpstreamChoice>,
     /// What the form must bring back.
@@ -92,6 +94,7 @@ impl Issuer {
         let browser = browser.filter(is_drawn).unwrap_or_else(|| self.connect.draw());
         let (upstreams, origins) = self.choices(&interaction.resource).await?;
         let exchangers = self.names_of(&interaction.exchangers).await?;
+        let known = self.settings.resource(&interaction.resource);
         let kind = RedirectUri::register(&interaction.redirect_uri).ok().map(|uri| uri.kind());
         let document = (client.origin == ClientOrigin::Document).then(|| Url::parse(client.id.as_str()).ok()).flatten();
         Ok(ConsentPage {
@@ -103,7 +106,8 @@ impl Issuer {
             redirect_host: shown_host(&interaction.redirect_uri),
             loopback: kind == Some(RedirectKind::Loopback),
             private_scheme: kind == Some(RedirectKind::PrivateUse),
-            resource_name: self.settings.resource(&interaction.resource).and_then(|known| known.name.clone()),
+            resource_name: known.and_then(|known| known.name.clone()),
+            resource_uses_account: known.is_some_and(|known| known.needs_upstream),
             scopes: interaction.scope.iter().map(str::to_owned).collect(),
             exchangers,
             upstreams,

@@ -183,6 +183,11 @@ struct ConsentTemplate<'a> {
 }
 
 impl ConsentTemplate<'_> {
+    /// Whether somebody gets to use the user's account.
+    fn is_about_accounts(&self) -> bool {
+        (self.page.resource_uses_account || !self.page.exchangers.is_empty()) && !self.accounts().is_empty()
+    }
+
     /// The providers where an account could be used, whichever of them the user chooses.
     fn accounts(&self) -> String {
         let chosen = self.page.upstreams.iter().filter(|upstream| upstream.id != ADMINISTRATOR);
@@ -226,6 +231,7 @@ pub(crate) mod tests {
             resource_name: Some(hostile()),
             scopes: vec![hostile()],
             exchangers: vec![hostile()],
+            resource_uses_account: true,
             upstreams: vec![UpstreamChoice { id: hostile(), name: hostile() }],
             csrf: HOSTILE.into(),
             browser: HOSTILE.into(),
