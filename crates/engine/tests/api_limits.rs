@@ -12,15 +12,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{bare, barrier};
+use common::{TestEngine, alice, bare, barrier, fake, put_fake, store_seeded};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use tokenkeep_core::{
-    Boot, ConnectionId,
+    Boot, ConnectionId, Credentials, Rotation,
     ports::{Clock as _, Counter, Store},
 };
 use tokenkeep_engine::{
-    Caller, Engine, Parts, PutIntegration, PutMode, PutTokens, Settings,
+    Caller, Engine, Error, GivenCredentials, Parts, PutIntegration, PutMode, PutTokens, Settings,
     catalogue::{Catalogue, parse_provider_toml},
     system::{SystemClock, SystemEntropy},
     transport::{HyperTransport, Outbound, Pacer, Pacing, TransportOptions},
@@ -34,13 +34,11 @@ const ALLOWED: usize = 10;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Ten a second, and calls that are no more than a second late.
-const PROVIDER: &str = "
-id = \"limited\"
-token_url = \"https://id.example.com/token\"
-
+const LIMITS: &str = "
 [api]
 limits = [{ requests = 10, seconds = 1 }]
 latency_margin = 1
+logins_count = true
 ";
 
 /// An API that writes down when it was asked.
@@ -55,7 +53,8 @@ impl Watched {
         let log = arrivals.clone();
         let api = FakeApi::start(move |_| {
             log.lock().unwrap().push(SystemClock.now().boot);
-            std::future::ready(Response::default())
+            // Good for a login, too.
+            std::future::ready(Response::new("{\"token\": \"at\"}".into()))
         });
         Self { api: api.await, arrivals }
     }
@@ -72,7 +71,7 @@ impl Watched {
     }
 }
 
-async fn engine(seed: u64, store: Arc<dyn Store>, counter: Arc<dyn Counter>) -> Engine {
+async fn engine(seed: u64, store: Arc<dyn Store>, counter: Arc<dyn Counter>, provider: &str) -> Engine {
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let pacer = Arc::new(Pacer::new(clock.clone(), Pacing::default()));
     let options = TransportOptions::default();
@@ -85,7 +84,7 @@ async fn engine(seed: u64, store: Arc<dyn Store>, counter: Arc<dyn Counter>) -> 
         transport: Arc::new(HyperTransport::new(clock.clone(), pacer.clone(), &options).unwrap()),
         outbound: Some(Outbound::new(clock.clone(), &options).unwrap()),
         pacer: Some(pacer),
-        catalogue: Catalogue::with(vec![parse_provider_toml("limited", PROVIDER).unwrap()]).unwrap(),
+        catalogue: Catalogue::with(vec![parse_provider_toml("limited", provider).unwrap()]).unwrap(),
         journal_dir: None,
         clock,
         entropy,
@@ -95,22 +94,23 @@ async fn engine(seed: u64, store: Arc<dyn Store>, counter: Arc<dyn Counter>) -> 
     Engine::start(parts, settings).await.unwrap()
 }
 
-/// A call to the provider, for one of three users.
-async fn call(engine: Engine, n: usize) -> StatusCode {
+/// A call to the provider.
+async fn call(engine: Engine, id: ConnectionId) -> StatusCode {
     let request = Request::get("/v1/tickets").body(Empty::<Bytes>::new()).unwrap();
-    engine.request(&Caller::Local, &user(n), request).await.unwrap().status()
+    engine.request(&Caller::Local, &id, request).await.unwrap().status()
 }
 
 fn user(n: usize) -> ConnectionId {
-    format!("limited/acme/{}", n % 3).parse().unwrap()
+    format!("limited/acme/{n}").parse().unwrap()
 }
 
 /// Thirty-five calls at once, by three instances.
 async fn they_stay_within_the_limit(store: Arc<dyn Store>, counters: Vec<Arc<dyn Counter>>) {
     let provider = Watched::start().await;
+    let entry = format!("id = \"limited\"\ntoken_url = \"https://id.example.com/token\"\n{LIMITS}");
     let mut engines = Vec::new();
     for (seed, counter) in (1..).zip(counters) {
-        engines.push(engine(seed, store.clone(), counter).await);
+        engines.push(engine(seed, store.clone(), counter, &entry).await);
     }
     let integration = PutIntegration {
         client_id: "ours".to_owned(),
@@ -122,7 +122,7 @@ async fn they_stay_within_the_limit(store: Arc<dyn Store>, counters: Vec<Arc<dyn
         let tokens = PutTokens { access_token: Some("at".into()), ..bare() };
         engines[0].connections().put(&Caller::Local, &user(n), tokens, PutMode::default()).await.unwrap();
     }
-    let calls: Vec<_> = (0..35).map(|n| tokio::spawn(call(engines[n % 3].clone(), n))).collect();
+    let calls: Vec<_> = (0..35).map(|n| tokio::spawn(call(engines[n % 3].clone(), user(n % 3)))).collect();
     for call in calls {
         assert_eq!(call.await.unwrap(), StatusCode::OK, "everybody's turn comes");
     }
@@ -135,12 +135,132 @@ async fn they_stay_within_the_limit(store: Arc<dyn Store>, counters: Vec<Arc<dyn
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_instances_over_one_redis_stay_within_the_limit() {
     let server = RedisServer::start().unwrap();
-    let options = || RedisOptions::new(&server.url()).unwrap();
+    they_stay_within_the_limit(Arc::new(Memory::new()), counters(&server).await).await;
+}
+
+async fn counters(server: &RedisServer) -> Vec<Arc<dyn Counter>> {
     let mut counters: Vec<Arc<dyn Counter>> = Vec::new();
     for _ in 0..3 {
-        counters.push(Arc::new(RedisCounter::connect(options()).await.unwrap()));
+        let options = RedisOptions::new(&server.url()).unwrap();
+        counters.push(Arc::new(RedisCounter::connect(options).await.unwrap()));
     }
-    they_stay_within_the_limit(Arc::new(Memory::new()), counters).await;
+    counters
+}
+
+/// Eight users without a token, at three instances: sixteen requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_are_counted_where_the_provider_counts_them() {
+    let server = RedisServer::start().unwrap();
+    let provider = Watched::start().await;
+    let (host, store) = (provider.api.host(), Arc::new(Memory::new()));
+    let entry = format!(
+        "id = \"limited\"\nkind = \"login\"\napi_hosts = [\"{}\"]\ndefault_lifetime = 3600\n{LIMITS}\
+         [login]\nurl = \"{host}/login\"\ntoken = \"/token\"\n",
+        provider.api.authority()
+    );
+    let mut engines = Vec::new();
+    for (seed, counter) in (1..).zip(counters(&server).await) {
+        engines.push(engine(seed, store.clone(), counter, &entry).await);
+    }
+    let integration = PutIntegration { api_hosts: vec![host], ..PutIntegration::default() };
+    engines[0].integrations().put(&Caller::Local, &"limited".parse().unwrap(), integration).await.unwrap();
+    for n in 0..8 {
+        let credentials = Credentials::Password { username: "u".to_owned(), password: "p".into() };
+        let given = GivenCredentials { credentials, ttl: None, display_name: None };
+        let connections = engines[0].connections();
+        connections.put_credentials(&Caller::Local, &user(n), given, PutMode::default(), false).await.unwrap();
+    }
+    let calls: Vec<_> = (0..8).map(|n| tokio::spawn(call(engines[n % 3].clone(), user(n)))).collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), StatusCode::OK);
+    }
+    assert_eq!((provider.seen(), provider.most()), (16, ALLOWED));
+    for engine in engines {
+        engine.shutdown(Duration::ZERO).await;
+    }
+}
+
+/// An engine and a clock that is told the time, and an API that answers as told.
+struct Told {
+    t: TestEngine,
+    api: FakeApi,
+    answer: Arc<Mutex<(u16, &'static str)>>,
+}
+
+impl Told {
+    async fn new() -> Self {
+        let answer = Arc::new(Mutex::new((200, "")));
+        let told = answer.clone();
+        let api = FakeApi::start(move |_| {
+            let (status, retry_after) = *told.lock().unwrap();
+            let mut reply = Response::builder().status(status);
+            if !retry_after.is_empty() {
+                reply = reply.header("retry-after", retry_after);
+            }
+            std::future::ready(reply.body("".into()).unwrap())
+        });
+        let (t, api) = (TestEngine::new(Rotation::Strict).await, api.await);
+        let integration = PutIntegration { api_hosts: vec![api.host()], ..put_fake() };
+        t.engine.integrations().put(&Caller::Local, &fake(), integration).await.unwrap();
+        store_seeded(&t.engine, &t.world, &bob()).await;
+        Self { t, api, answer }
+    }
+
+    /// The API answers like this from now on.
+    fn answers(&self, status: u16, retry_after: &'static str) {
+        *self.answer.lock().unwrap() = (status, retry_after);
+    }
+
+    async fn call(&self, id: ConnectionId) -> Result<u16, Error> {
+        let request = Request::get("/").body(Empty::<Bytes>::new()).unwrap();
+        Ok(self.t.engine.request(&Caller::Local, &id, request).await?.status().as_u16())
+    }
+}
+
+fn bob() -> ConnectionId {
+    "fake/_default/bob".parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_api_that_fails_is_left_alone_until_one_call_finds_that_it_is_back() {
+    let told = Told::new().await;
+    for (status, times) in [(503, 4), (404, 1), (500, 4), (200, 1), (502, 5)] {
+        told.answers(status, "");
+        for _ in 0..times {
+            assert_eq!(told.call(alice()).await.unwrap(), status, "it is told as it is");
+        }
+    }
+    let refused = told.call(bob()).await.unwrap_err();
+    assert!(matches!(refused, Error::ProviderUnavailable { .. }), "{refused:?}");
+    assert_eq!(refused.retry_after(), Some(Duration::from_secs(10)));
+    assert_eq!(told.api.asked().len(), 15, "nobody asked it");
+    told.t.world.clock.advance(Duration::from_secs(10));
+    assert_eq!(told.call(bob()).await.unwrap(), 502);
+    assert!(told.call(alice()).await.is_err());
+    told.t.world.clock.advance(Duration::from_secs(10));
+    told.answers(200, "");
+    assert_eq!([told.call(bob()).await.unwrap(), told.call(alice()).await.unwrap()], [200, 200]);
+}
+
+#[tokio::test]
+async fn whom_the_provider_asks_to_wait_waits() {
+    let told = Told::new().await;
+    told.answers(429, "30");
+    assert_eq!(told.call(alice()).await.unwrap(), 429, "it is told as it is");
+    told.answers(200, "");
+    let refused = told.call(alice()).await.unwrap_err();
+    assert!(matches!(refused, Error::TooMany { .. }), "{refused:?}");
+    assert_eq!(refused.retry_after(), Some(Duration::from_secs(30)));
+    assert_eq!(told.call(bob()).await.unwrap(), 200, "nobody else does");
+    told.t.world.clock.advance(Duration::from_secs(25));
+    let waiting = told.call(alice());
+    let clock = told.t.world.clock.clone();
+    let (waited, ()) = tokio::join!(waiting, async {
+        clock.sleepers(1).await;
+        clock.advance(Duration::from_secs(5));
+    });
+    assert_eq!(waited.unwrap(), 200);
+    assert_eq!(told.api.asked().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -234,6 +234,7 @@ mod tests {
         )
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands beside `None`")]
     fn seconds(seconds: u64) -> Option<Duration> {
         Some(Duration::from_secs(seconds))
     }

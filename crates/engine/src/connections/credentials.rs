@@ -42,8 +42,6 @@ pub struct LoggedIn {
 
 /// The shortest and the longest life that can be said of a token.
 const TTL: std::ops::RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(366 * 24);
-/// How long somebody waits for a provider that allows so many logins only.
-const LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Connections {
     /// Stores credentials, sealed beside the connection, in place of what brought its tokens before. With `login_first`
@@ -205,7 +203,7 @@ impl Connections {
             return Ok(standing.access);
         }
         let request = exchange::build_login(party, grant).map_err(|fault| Error::invalid(fault.detail()))?;
-        shared.limits.enter_login(party, id, LIMIT_PATIENCE).await?;
+        shared.limits.enter_login(party, id, shared.settings.proxy.max_wait).await?;
         shared.metrics.called(integration, UpstreamCall::login);
         let shown = format!("{request:?}");
         let unavailable = |detail: String, retry_after| Error::ProviderUnavailable {

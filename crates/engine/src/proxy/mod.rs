@@ -141,8 +141,14 @@ impl Call<'_> {
     async fn wait(&self, ready: Arc<Ready>) -> Result<Arc<Ready>, Error> {
         let shared = self.shared();
         let before = shared.now().boot;
-        shared.limits.enter(self.party, self.id, shared.settings.proxy.max_wait).await?;
+        self.may_send().await?;
         if shared.now().boot.since(before) < NO_TIME { Ok(ready) } else { self.proxy.token(self.id).await }
+    }
+
+    /// Waits until the provider may be sent one more request.
+    async fn may_send(&self) -> Result<(), Error> {
+        let shared = self.shared();
+        shared.limits.enter(self.party, self.id, shared.settings.proxy.max_wait).await
     }
 
     /// Sends it once; once more, if nobody can have acted upon it.
@@ -158,7 +164,10 @@ impl Call<'_> {
             // The connection was about to be closed. RFC 9110 9.2.2: what may be done twice may be sent again.
             Err(cut @ OutboundError::Cut { reused: true, .. }) if self.head.method.is_idempotent() => {
                 match self.body.again() {
-                    Some(body) => self.try_send(ready, body).await?,
+                    Some(body) => {
+                        self.may_send().await?;
+                        self.try_send(ready, body).await?
+                    }
                     None => Err(cut),
                 }
             }

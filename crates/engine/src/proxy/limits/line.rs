@@ -21,7 +21,7 @@ use super::count::{Count, Grant};
 pub(super) struct Lines {
     count: Count,
     clock: Arc<dyn Clock>,
-    lines: Mutex<Open>,
+    open: Mutex<Open>,
 }
 
 /// The lines that are open.
@@ -72,7 +72,7 @@ const LEAST: Duration = Duration::from_millis(100);
 
 impl Lines {
     pub(super) fn new(count: Count, clock: Arc<dyn Clock>) -> Self {
-        Self { count, clock, lines: Mutex::default() }
+        Self { count, clock, open: Mutex::default() }
     }
 
     /// Takes one from each bucket, all of them at one time, by `deadline`.
@@ -178,7 +178,7 @@ impl Lines {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
