@@ -10,8 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
+use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Body;
 use tokenkeep_core::{
     Action, ConnectionId, InstanceId, Subject, Tenant,
     ports::{Bus, Clock, Counter, Entropy, SharedCache, Store, Transport},

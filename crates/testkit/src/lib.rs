@@ -32,6 +32,8 @@ mod site;
 pub mod vault;
 
 pub use api::{Asked, FakeApi};
+/// The body of what a [`FakeApi`] is asked and answers.
+pub use axum::body::Body as ApiBody;
 pub use bus::MemoryBus;
 pub use clock::ManualClock;
 pub use entropy::SeededEntropy;
