@@ -265,6 +265,7 @@ impl FastLane {
         B::Error: Into<axum::BoxError>,
     {
         let name = request.headers().get(&X_REQUEST_ID).filter(|id| request_id::is_sane(id)).cloned();
+        let began = self.state.clock().now().boot;
         match proxy::pass(&self.state, caller, id, request, self.line).await {
             Ok(answer) => {
                 self.state.metrics.fast_lane_hits.inc();
@@ -274,7 +275,10 @@ impl FastLane {
                 let mut answer = proxy::refused(error.into());
                 let headers = answer.headers_mut();
                 headers.insert(NOSNIFF.0, NOSNIFF.1);
-                headers.extend(name.map(|name| (X_REQUEST_ID, name)));
+                let name = name.unwrap_or_else(|| request_id::fresh(&**self.state.clock(), self.state.entropy()));
+                headers.insert(X_REQUEST_ID, name);
+                let took = self.state.clock().now().boot.since(began);
+                self.state.metrics.answered(proxy::PROXY_ROUTE, answer.status(), took);
                 answer.map(LaneBody::Routed)
             }
         }

@@ -13,6 +13,11 @@ pub(crate) fn of(headers: &HeaderMap, clock: &dyn Clock, entropy: &dyn Entropy) 
     {
         return given.clone();
     }
+    fresh(clock, entropy)
+}
+
+/// A fresh name.
+pub(crate) fn fresh(clock: &dyn Clock, entropy: &dyn Entropy) -> HeaderValue {
     let fresh = entropy.ulid(clock.now()).to_string();
     HeaderValue::from_str(&fresh).expect("a ULID is made of letters and digits")
 }

@@ -18,5 +18,6 @@ mod issuer;
 mod keys;
 mod operations;
 mod outages;
+mod proxy;
 mod serving;
 mod sessions;

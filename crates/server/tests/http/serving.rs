@@ -13,9 +13,9 @@ use tokio::{
 
 use crate::app::TestApp;
 
-struct Serving {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<std::io::Result<()>>,
+pub(crate) struct Serving {
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) task: JoinHandle<std::io::Result<()>>,
 }
 
 fn start(app: &TestApp, listener: Listener, limits: Limits) -> Serving {
@@ -25,20 +25,20 @@ fn start(app: &TestApp, listener: Listener, limits: Limits) -> Serving {
     Serving { stop, task }
 }
 
-async fn tcp(app: &TestApp, limits: Limits) -> (std::net::SocketAddr, Serving) {
+pub(crate) async fn tcp(app: &TestApp, limits: Limits) -> (std::net::SocketAddr, Serving) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     (address, start(app, Listener::Tcp(listener), limits))
 }
 
-async fn connect(address: std::net::SocketAddr) -> BufReader<TcpStream> {
+pub(crate) async fn connect(address: std::net::SocketAddr) -> BufReader<TcpStream> {
     #[expect(clippy::disallowed_methods, reason = "a client of our own server, in a test")]
     let stream = TcpStream::connect(address).await.unwrap();
     BufReader::new(stream)
 }
 
 /// Reads one answer: its head, and a body of `content-length`.
-async fn read(stream: &mut (impl AsyncBufReadExt + Unpin)) -> (String, String) {
+pub(crate) async fn read(stream: &mut (impl AsyncBufReadExt + Unpin)) -> (String, String) {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         assert_ne!(stream.read_line(&mut head).await.unwrap(), 0, "cut off: {head}");
