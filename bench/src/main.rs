@@ -16,6 +16,7 @@
 //! - `canary`: whether any server ever sees a secret.
 //! - `sessions-tour`: backend sessions from sign-in to logout, on two instances.
 //! - `misses`: tokens that are not in memory, beside bare reads of the store.
+//! - `proxy`: calls to APIs, beside nginx, across expiries, and long.
 //! - `load`: an open-loop load generator.
 
 #![expect(
@@ -39,6 +40,7 @@ mod load;
 mod misses;
 mod peer;
 mod protect;
+mod proxy;
 mod real_clients;
 mod real_provider;
 mod report;
@@ -93,6 +95,8 @@ enum Command {
     TokenEndpoint(token_endpoint::Arguments),
     /// Measures what the issuing side answers, beside the servers that it replaces, on the same core.
     Issuing(issuing::Arguments),
+    /// Measures calls to APIs beside nginx, across expiries, and long.
+    Proxy(proxy::Arguments),
     /// The bare signing.
     #[command(hide = true)]
     Sign(issuing::signing::Arguments),
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load::run(&arguments),
         Command::TokenEndpoint(arguments) => token_endpoint::run(&arguments),
         Command::Issuing(arguments) => issuing::run(&arguments),
+        Command::Proxy(arguments) => proxy::run(&arguments),
         Command::Sign(arguments) => issuing::signing::run(&arguments),
         Command::Chaos(arguments) => block_on(chaos::run(arguments)),
         Command::Child(arguments) => block_on(chaos::child::run(arguments)),

@@ -44,6 +44,12 @@ impl Service {
     }
 }
 
+impl Service {
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         end(&mut self.process);
