@@ -318,6 +318,21 @@ impl Engine {
     }
 
     /// Calls the API of the connection's provider with a fresh token: [`Proxy::call`].
+    ///
+    /// ```no_run
+    /// # use tokenkeep_engine::{Caller, Engine};
+    /// # async fn example(engine: Engine) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// use bytes::Bytes;
+    /// use http_body_util::{BodyExt, Empty};
+    ///
+    /// let alice = "github/_default/alice".parse()?;
+    /// let request = http::Request::get("/user/repos?per_page=5").body(Empty::<Bytes>::new())?;
+    /// let reply = engine.request(&Caller::Local, &alice, request).await?;
+    /// println!("{}", reply.status());
+    /// let repositories = reply.into_body().collect().await?.to_bytes();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn request<B>(
         &self,
         caller: &Caller,

@@ -1,8 +1,10 @@
 //! An integration's API, ready to be called.
 
+use std::sync::OnceLock;
+
 use http::{HeaderName, HeaderValue};
 
-use super::target::ApiHost;
+use super::{counted::CountedHere, target::ApiHost};
 use crate::integrations::Party;
 
 /// What every call to one integration's API needs, worked out once.
@@ -13,6 +15,8 @@ pub(crate) struct ApiOf {
     pub(super) token_prefix: Option<String>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) unauthorized: Vec<u16>,
+    /// Once somebody calls it.
+    pub(super) counted: OnceLock<CountedHere>,
 }
 
 impl ApiOf {
@@ -30,6 +34,7 @@ impl ApiOf {
             token_prefix: provider.api.token_prefix.clone(),
             headers: provider.api.headers.iter().filter_map(|(name, value)| header(name, value)).collect(),
             unauthorized: provider.api.unauthorized.clone(),
+            counted: OnceLock::new(),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod api;
 mod circuit;
+mod counted;
 mod headers;
 pub(crate) mod limits;
 mod replay;
@@ -27,6 +28,7 @@ pub use self::{
     target::path_and_query,
 };
 use self::{
+    counted::Counted,
     replay::Replay,
     target::{ApiHost, Refusal, X_TOKENKEEP_HOST},
 };
@@ -42,6 +44,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Proxy {
     connections: Connections,
+    counted: Counted,
 }
 
 /// A token lives for this long when a call goes out, if the provider's tokens live that long at all.
@@ -55,7 +58,7 @@ const NO_TIME: Duration = Duration::from_secs(1);
 
 impl Proxy {
     pub(crate) fn new(connections: Connections) -> Self {
-        Self { connections }
+        Self { counted: Counted::new(&connections.shared.metrics), connections }
     }
 
     /// Sends `request` to the API of the connection's provider, with the connection's token, and answers with the
@@ -160,6 +163,7 @@ impl Call<'_> {
             detail: "its API fails and is left alone for a while".to_owned(),
             retry_after: wait,
         })?;
+        let began = self.shared().now().boot;
         let sent = match self.try_send(ready, body).await? {
             // The connection was about to be closed. RFC 9110 9.2.2: what may be done twice may be sent again.
             Err(cut @ OutboundError::Cut { reused: true, .. }) if self.head.method.is_idempotent() => {
@@ -174,6 +178,8 @@ impl Call<'_> {
             sent => sent,
         };
         let now = self.shared().now();
+        let counted = self.api.counted.get_or_init(|| self.proxy.counted.of(&self.id.integration));
+        counted.count(sent.as_ref().ok().map(Response::status), now.boot.since(began));
         circuit.report(origin, sent.as_ref().is_ok_and(|reply| !reply.status().is_server_error()), now.boot);
         let mut reply = sent.map_err(|error| self.unavailable(error.to_string()))?;
         self.shared().limits.heard(self.party, self.id, &reply, now);

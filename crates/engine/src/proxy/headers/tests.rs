@@ -9,6 +9,7 @@ fn api() -> ApiOf {
         token_prefix: None,
         headers: vec![(HeaderName::from_static("notion-version"), HeaderValue::from_static("2022-06-28"))],
         unauthorized: vec![401],
+        counted: std::sync::OnceLock::new(),
     }
 }
 
