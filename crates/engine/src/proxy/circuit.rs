@@ -50,6 +50,17 @@ enum State {
     Probing { since: Boot },
 }
 
+impl State {
+    fn wait(self, settings: CircuitSettings, now: Boot) -> Option<Duration> {
+        match self {
+            State::Closed(_) => None,
+            State::Open { until } => (until > now).then(|| until.since(now)),
+            // It will be known soon; nobody knows when.
+            State::Probing { since } => Some(settings.cool_down.saturating_sub(now.since(since)).max(SOON)),
+        }
+    }
+}
+
 /// The right to one call. If it is dropped before the call's end is reported, nothing was found out.
 #[derive(Debug)]
 pub(crate) struct Pass {
@@ -81,19 +92,23 @@ impl Circuit {
     pub(crate) fn enter(&self, origin: &str, now: Boot) -> Result<Pass, Duration> {
         let mut origins = self.origins();
         let Some(state) = origins.get_mut(origin) else { return Ok(Pass { probe: None }) };
-        let wait = match *state {
-            State::Closed(_) => return Ok(Pass { probe: None }),
-            State::Open { until } if until <= now => {
-                *state = State::Probing { since: now };
-                tracing::info!(%origin, "one call finds out whether the provider is back");
-                return Ok(Pass { probe: Some((self.clone(), origin.to_owned(), now)) });
-            }
-            State::Open { until } => until.since(now),
-            // It will be known soon; nobody knows when.
-            State::Probing { since } => self.settings.cool_down.saturating_sub(now.since(since)).max(SOON),
-        };
+        if let Some(wait) = state.wait(self.settings, now) {
+            self.refused.inc();
+            return Err(wait);
+        }
+        if matches!(state, State::Closed(_)) {
+            return Ok(Pass { probe: None });
+        }
+        *state = State::Probing { since: now };
+        tracing::info!(%origin, "one call finds out whether the provider is back");
+        Ok(Pass { probe: Some((self.clone(), origin.to_owned(), now)) })
+    }
+
+    /// When to ask again, if nothing passes to `origin` now: for who has to wait for something else first.
+    pub(crate) fn refuses(&self, origin: &str, now: Boot) -> Option<Duration> {
+        let wait = self.origins().get(origin)?.wait(self.settings, now)?;
         self.refused.inc();
-        Err(wait)
+        Some(wait)
     }
 
     /// How a call to `origin` ended: well, if there was an answer that is no 5xx.
@@ -189,9 +204,11 @@ mod tests {
         assert_eq!(wait(&circuit, at(0)), None, "they were not in a row");
         fail(&circuit, 1, at(1));
         assert_eq!(wait(&circuit, at(2)), Some(seconds(9)));
+        assert_eq!(circuit.refuses(ORIGIN, at(3)), Some(seconds(8)));
+        assert_eq!(circuit.refuses(ORIGIN, at(11)), None, "and nobody has gone yet");
         assert!(circuit.enter("https://other.example.com", at(2)).is_ok(), "it is that origin's alone");
         assert!(metrics.render().contains("tokenkeep_circuits_open 1"));
-        assert!(metrics.render().contains("tokenkeep_circuit_refusals_total 1"));
+        assert!(metrics.render().contains("tokenkeep_circuit_refusals_total 2"));
     }
 
     #[test]

@@ -144,6 +144,9 @@ impl Call<'_> {
     async fn wait(&self, ready: Arc<Ready>) -> Result<Arc<Ready>, Error> {
         let shared = self.shared();
         let before = shared.now().boot;
+        if let Some(wait) = shared.circuit.refuses(self.host.origin(), before) {
+            return Err(self.left_alone(wait));
+        }
         self.may_send().await?;
         if shared.now().boot.since(before) < NO_TIME { Ok(ready) } else { self.proxy.token(self.id).await }
     }
@@ -158,11 +161,7 @@ impl Call<'_> {
     async fn send(&self, ready: &Ready, body: OutboundBody) -> Result<Response<OutboundBody>, Error> {
         let origin = self.host.origin();
         let circuit = &self.shared().circuit;
-        let _pass = circuit.enter(origin, self.shared().now().boot).map_err(|wait| Error::ProviderUnavailable {
-            integration: self.id.integration.clone(),
-            detail: "its API fails and is left alone for a while".to_owned(),
-            retry_after: wait,
-        })?;
+        let _pass = circuit.enter(origin, self.shared().now().boot).map_err(|wait| self.left_alone(wait))?;
         let began = self.shared().now().boot;
         let sent = match self.try_send(ready, body).await? {
             // The connection was about to be closed. RFC 9110 9.2.2: what may be done twice may be sent again.
@@ -215,6 +214,11 @@ impl Call<'_> {
                 tracing::debug!(integration = %id.integration, %error, "a token that an API refused is not refreshed");
             }
         });
+    }
+
+    fn left_alone(&self, retry_after: Duration) -> Error {
+        let detail = "its API fails and is left alone for a while".to_owned();
+        Error::ProviderUnavailable { integration: self.id.integration.clone(), detail, retry_after }
     }
 
     fn unavailable(&self, detail: String) -> Error {
