@@ -97,9 +97,9 @@ impl FakeLogin {
 
     /// An entry of the catalogue that leads here, without the limits of the real one.
     pub fn provider_toml(&self, id: &str) -> String {
-        let (origin, host) = (self.origin(), self.origin().trim_start_matches("http://"));
+        let origin = self.origin();
         format!(
-            "id = \"{id}\"\ndisplay_name = \"Fake Stakes\"\nkind = \"login\"\napi_hosts = [\"{host}\"]\n\
+            "id = \"{id}\"\ndisplay_name = \"Fake Stakes\"\nkind = \"login\"\napi_hosts = [\"{origin}\"]\n\
              default_lifetime = 3600\nmargin = 300\n\n[login]\nurl = \"{origin}/api/login-json\"\nbody = \"json\"\n\
              token = \"/Authorization\"\ntoken_prefix = \"Bearer \"\n\n[api]\nunauthorized = [401, 403]\n"
         )

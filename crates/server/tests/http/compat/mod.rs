@@ -1,5 +1,6 @@
 //! The routes of the service for BlueStakes tickets, as its callers use them: bodies compared as a whole.
 
+mod calls;
 mod credentials;
 mod refusals;
 mod secrets;
