@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use tokenkeep_core::ClientId;
 use tokenkeep_engine::{
     Caller, Engine,
@@ -144,7 +144,7 @@ fn check_unique(secret: &Secret, config: &Config, issuer: Option<&IssuerSettings
     let is_it = |other: &str| same(secret, other);
     for integration in &config.integrations {
         let public = integration.params.values().map(String::as_str).chain(integration.client_id.as_deref());
-        let known = integration.client_secret.as_ref().map(|secret| secret.expose_secret());
+        let known = integration.client_secret.as_ref().map(ExposeSecret::expose_secret);
         if public.chain(known).any(is_it) {
             bail!(
                 "`signing_secret` stands in an [[integration]], too: whoever knows it from there could make sessions"

@@ -25,6 +25,7 @@ pub struct IssuedSession {
 
 /// How a session stands. No secrets.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
 pub struct SessionView {
     /// Which.
     pub id: GrantId,
