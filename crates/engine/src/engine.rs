@@ -38,7 +38,7 @@ use crate::{
     metrics::Metrics,
     proxy::{self, Circuit, Proxy},
     records::Records,
-    sessions::Sessions,
+    sessions::{SessionSettings, Sessions},
     shared::Shared,
     stats::Stats,
     transport::{BodyError, Outbound, OutboundBody, Pacer},
@@ -356,6 +356,14 @@ impl Engine {
     /// no clients, and nobody can ask it for anything.
     pub fn granting(&self) -> Option<&Issuer> {
         self.issuer.as_ref().or(self.sessions.as_ref().map(Sessions::issuer))
+    }
+
+    /// Takes over the secrets of issuing, read anew from the configuration file: those of clients, the token for
+    /// registering, the keys of HS256. Everything else is what it was at the start.
+    pub async fn renew_secrets(&self, issuer: Option<&IssuerSettings>, sessions: Option<&SessionSettings>) {
+        if let Some(granting) = self.granting() {
+            granting.renew_secrets(issuer.unwrap_or(granting.settings()), sessions).await;
+        }
     }
 
     /// Forgets a person: every connection of `subject` in `tenant`, and whatever was granted on them, sessions included.

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokenkeep_core::{ClientSigningKey, ConnectionId, IntegrationId, ProviderId, Role, Tenant};
-use tokenkeep_engine::{Caller, ConfigIntegration, ConfigKey, Engine, NewKey, PutIntegration, Seeded};
+use tokenkeep_engine::{
+    Caller, ConfigIntegration, ConfigKey, Engine, NewKey, PutIntegration, Seeded, issuer::IssuerSettings,
+    sessions::SessionSettings,
+};
 use tokenkeep_oauth::Secret;
 use url::Url;
 
@@ -21,6 +24,8 @@ pub(crate) struct Installation {
     admin_key: Option<Secret>,
     integrations: Vec<ConfigIntegration>,
     seeds: Vec<Seed>,
+    issuer: Option<IssuerSettings>,
+    sessions: Option<SessionSettings>,
 }
 
 #[derive(Debug)]
@@ -33,16 +38,20 @@ struct Seed {
 impl Installation {
     /// Reads it all, the files and variables it names included.
     pub(crate) fn read(config: &Config, environment: &Environment) -> Result<Self> {
+        Self::read_at(config, environment, &config.public_url(config.server.listen)?)
+    }
+
+    /// The same, where browsers reach us at `public_url`.
+    pub(super) fn read_at(config: &Config, environment: &Environment, public_url: &Url) -> Result<Self> {
         let place =
             config.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
         let numbered = |what: &str, index: usize| format!("{place}: [[{what}]] number {}", index + 1);
         let keys = config.keys.iter().enumerate();
         let integrations = config.integrations.iter().enumerate();
         let seeds = config.connections.iter().enumerate();
-        // They go into engine and server by another way; what is wrong with them is found here.
-        let public_url = config.public_url(config.server.listen)?;
-        let issuer = issuer::settings(config, &public_url)?;
-        sessions::settings(config, issuer.as_ref(), &public_url)?;
+        // At the start they go into engine and server by another way; what is wrong with them is found here.
+        let issuer = issuer::settings(config, public_url)?;
+        let sessions = sessions::settings(config, issuer.as_ref(), public_url)?;
         config.compat.settings()?;
         Ok(Self {
             keys: keys.map(|(i, k)| api_key(k).with_context(|| numbered("key", i))).collect::<Result<_>>()?,
@@ -53,6 +62,8 @@ impl Installation {
             seeds: seeds
                 .map(|(i, s)| seed(s, environment).with_context(|| numbered("connection", i)))
                 .collect::<Result<_>>()?,
+            issuer,
+            sessions,
         })
     }
 
@@ -65,9 +76,15 @@ impl Installation {
         engine.keys().ensure_first_admin(self.admin_key).await.context("the first admin key cannot be made")
     }
 
-    /// Brings what may change while the server runs to the engine: the secrets of keys and integrations.
+    /// Brings what may change while the server runs to the engine: the secrets of keys, integrations, clients and
+    /// resources.
     pub(super) async fn renew(self, engine: &Engine) -> Result<()> {
-        sync(self.integrations, self.keys, engine).await
+        if let Some(sessions) = &self.sessions {
+            sessions::look_around(sessions, engine).await?;
+        }
+        sync(self.integrations, self.keys, engine).await?;
+        engine.renew_secrets(self.issuer.as_ref(), self.sessions.as_ref()).await;
+        Ok(())
     }
 }
 

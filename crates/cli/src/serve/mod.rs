@@ -176,7 +176,7 @@ pub(crate) async fn start(config: Config, environment: &Environment, demand: Opt
     if let Some(issuer) = &issuer {
         issuer::look_around(issuer, &engine).await;
     }
-    tokio::spawn(secret_files::follow(config.clone(), environment.clone(), engine.clone()));
+    tokio::spawn(secret_files::follow(config.clone(), environment.clone(), public_url.clone(), engine.clone()));
 
     let open_metrics = config.server.open_metrics.unwrap_or(listening.ip().is_loopback());
     let state = AppState::new(

@@ -399,7 +399,8 @@ impl Issuer {
     pub async fn issuer_stats(&self, caller: &Caller) -> Result<IssuerStats, Error> {
         allowed(caller, Action::ReadGrants)?;
         let now = self.shared.now().wall;
-        let mut stats = IssuerStats { clients: self.configured.all().count() as u64, ..IssuerStats::default() };
+        let mut stats =
+            IssuerStats { clients: self.secrets.load().clients.all().count() as u64, ..IssuerStats::default() };
         stats.unreadable += self.each(|client: Client| stats.clients += u64::from(client.is_known(now))).await?;
         let mut subjects = HashSet::new();
         let unreadable = self

@@ -95,8 +95,8 @@ impl Issuer {
     /// no I/O. `None` says nothing: ask [`Issuer::authenticate`].
     pub fn authenticated(&self, client_id: &str, secret: &Secret, method: AuthMethod) -> Option<Arc<Client>> {
         let now = self.shared.now();
-        let client = match self.configured.get(client_id) {
-            Some(client) => client.clone(),
+        let client = match self.configured(client_id) {
+            Some(client) => client,
             None => self.clients.get(&client_id.parse().ok()?, now.boot)?,
         };
         let proven = client.is_known(now.wall)

@@ -15,10 +15,13 @@ use tokenkeep_core::{
     ports::{Expect, Put},
     signing_keys::KeyPhase,
 };
-use tokenkeep_oauth::issuer::{
-    access_token::TrustedKey,
-    jws::{Algorithm, TokenKey},
-    resource::Resource,
+use tokenkeep_oauth::{
+    Secret,
+    issuer::{
+        access_token::TrustedKey,
+        jws::{Algorithm, TokenKey},
+        resource::Resource,
+    },
 };
 
 use super::{Issuer, ProtectedResource, Refused};
@@ -47,7 +50,7 @@ impl fmt::Debug for Keyring {
 
 #[derive(Default)]
 pub(super) struct Ring {
-    keys: Vec<ReadyKey>,
+    keys: Vec<Arc<ReadyKey>>,
     jwks: Bytes,
     read_at: tokenkeep_core::Boot,
 }
@@ -80,7 +83,7 @@ impl Ring {
     }
 
     fn signer(&self, algorithm: Algorithm, resource: &Resource) -> Option<&TokenKey> {
-        let of = |ready: &&ReadyKey| {
+        let of = |ready: &&Arc<ReadyKey>| {
             ready.phase == KeyPhase::Active
                 && ready.key.algorithm() == algorithm
                 && match algorithm {
@@ -101,7 +104,7 @@ impl Issuer {
     /// Every signing key, oldest first.
     pub fn signing_keys(&self, caller: &Caller) -> Result<Vec<SigningKeyView>, Error> {
         caller.may(Action::RotateSigningKeys)?;
-        Ok(self.keyring.ring.load().keys.iter().map(view).collect())
+        Ok(self.keyring.ring.load().keys.iter().map(|ready| view(ready)).collect())
     }
 
     /// The announced keys sign from now on; the old ones count until the last token that they signed is dead.
@@ -257,22 +260,35 @@ impl Issuer {
                 None
             }
         };
-        let mut keys: Vec<ReadyKey> = alive.keys.iter().filter_map(parse).collect();
+        let mut keys: Vec<Arc<ReadyKey>> = alive.keys.iter().filter_map(parse).map(Arc::new).collect();
         let jwks: Vec<_> = keys.iter().filter_map(|ready| ready.key.public_jwk()).collect();
-        keys.extend(self.resources().filter_map(configured));
+        keys.extend(self.configured_keys());
         let jwks = Bytes::from(json!({ "keys": jwks }).to_string());
         self.keyring.ring.store(Arc::new(Ring { keys, jwks, read_at }));
+    }
+
+    /// The configuration file's keys are others now. Those of the store stay.
+    pub(super) async fn take_configured_keys(&self) {
+        let _changing = self.keyring.changing.lock().await;
+        let ring = self.ring();
+        let stored = ring.keys.iter().filter(|ready| ready.key.algorithm() != Algorithm::Hs256).cloned();
+        let keys = stored.chain(self.configured_keys()).collect();
+        self.keyring.ring.store(Arc::new(Ring { keys, jwks: ring.jwks.clone(), read_at: ring.read_at }));
+    }
+
+    fn configured_keys(&self) -> Vec<Arc<ReadyKey>> {
+        let secrets = self.secrets.load();
+        secrets.signing.iter().filter_map(|(resource, secret)| configured(resource, secret)).map(Arc::new).collect()
     }
 }
 
 /// The key of HS256 that the operator shares with a resource.
-fn configured(resource: &ProtectedResource) -> Option<ReadyKey> {
-    let secret = resource.signing_secret.as_ref()?;
+fn configured(resource: &Resource, secret: &Secret) -> Option<ReadyKey> {
     let key = TokenKey::from_stored(Algorithm::Hs256, secret.expose_secret().as_bytes());
-    let key = key.inspect_err(|_| tracing::error!(resource = %resource.resource, "its signing_secret is too short"));
+    let key = key.inspect_err(|_| tracing::error!(%resource, "its signing_secret is too short"));
     Some(ReadyKey {
         key: key.ok()?,
-        resource: Some(resource.resource.clone()),
+        resource: Some(resource.clone()),
         phase: KeyPhase::Active,
         created_at: Timestamp::UNIX_EPOCH,
     })

@@ -18,6 +18,7 @@ mod keyring;
 mod mcp_session;
 mod remembered;
 mod revoke;
+mod secrets;
 mod settings;
 mod sign_in;
 mod tally;
@@ -26,6 +27,7 @@ mod verify;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokenkeep_core::{Client, ClientId};
 use tokenkeep_oauth::issuer::resource::Resource;
 
@@ -45,7 +47,8 @@ pub use self::{
     verify::VerifiedToken,
 };
 use self::{
-    authenticate::Proven, keyring::Keyring, remembered::Remembered, tally::Tally, turns::Turns, verify::Verified,
+    authenticate::Proven, keyring::Keyring, remembered::Remembered, secrets::Secrets, tally::Tally, turns::Turns,
+    verify::Verified,
 };
 use crate::{
     bus::Event, connect::Connect, connections::Connections, keys::Keys, sessions::SessionSettings, shared::Shared,
@@ -66,7 +69,7 @@ pub struct Issuer {
     sessions: Option<Arc<SessionSettings>>,
     keyring: Arc<Keyring>,
     clients: Arc<Remembered<ClientId, Arc<Client>, std::hash::RandomState>>,
-    configured: Arc<clients::Configured>,
+    secrets: Arc<ArcSwap<Secrets>>,
     verified: Arc<Verified>,
     turns: Arc<Turns>,
     proven: Arc<Proven>,
@@ -84,10 +87,11 @@ impl Issuer {
         sessions: Option<Arc<SessionSettings>>,
     ) -> Self {
         let lease = shared.bus.lease().clone();
-        let configured = clients::Configured::new(&settings, shared.records.barrier().hashes(), shared.now().wall);
+        let (hashes, now) = (shared.records.barrier().hashes(), shared.now().wall);
+        let secrets = Secrets::new(&settings, sessions.as_deref(), hashes, now);
         Self {
             clients: Arc::new(Remembered::new(CLIENTS, lease.clone())),
-            configured: Arc::new(configured),
+            secrets: Arc::new(ArcSwap::from_pointee(secrets)),
             verified: Arc::new(Verified::new(lease)),
             keyring: Arc::default(),
             turns: Arc::default(),

@@ -128,7 +128,7 @@ impl Issuer {
         if drawn.is_none_or(|drawn| drawn.len() != 43) {
             return Err(ManagementRefused::Unauthenticated);
         }
-        if self.configured.get(client_id).is_some() {
+        if self.configured(client_id).is_some() {
             return Err(ManagementRefused::WrongToken);
         }
         let id = ClientId::new(client_id).map_err(|_| ManagementRefused::UnknownClient)?;

@@ -61,11 +61,16 @@ impl Configured {
 }
 
 impl Issuer {
+    /// The client of that id in the configuration file.
+    pub(super) fn configured(&self, id: &str) -> Option<Arc<Client>> {
+        self.secrets.load().clients.get(id).cloned()
+    }
+
     /// The client of that id, if there is one at present: from the configuration, from the store, or from the document
     /// that the id is the address of.
     pub(super) async fn client(&self, id: &str) -> Result<Option<Arc<Client>>, Error> {
-        if let Some(client) = self.configured.get(id) {
-            return Ok(Some(client.clone()));
+        if let Some(client) = self.configured(id) {
+            return Ok(Some(client));
         }
         let Ok(id) = ClientId::new(id) else { return Ok(None) };
         if check_document_url(id.as_str()).is_some() {

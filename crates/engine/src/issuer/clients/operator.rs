@@ -158,7 +158,8 @@ impl Issuer {
         let is_meant = |client: &Client| origin.is_none_or(|word| word == client.origin.as_str());
         let mut listing = ClientListing::default();
         if filter.cursor.is_none() {
-            let configured = self.configured.all().filter(|client| is_meant(client));
+            let secrets = self.secrets.load();
+            let configured = secrets.clients.all().filter(|client| is_meant(client));
             listing.items.extend(configured.map(|client| ClientView::from(&**client)));
             listing.items.sort_by(|a, b| a.id.cmp(&b.id));
         }
@@ -185,8 +186,8 @@ impl Issuer {
     /// One client, of the configuration file or with a record.
     pub async fn client_view(&self, caller: &Caller, id: &ClientId) -> Result<ClientView, Error> {
         allowed(caller, Action::ReadClients)?;
-        if let Some(client) = self.configured.get(id.as_str()) {
-            return Ok(ClientView::from(&**client));
+        if let Some(client) = self.configured(id.as_str()) {
+            return Ok(ClientView::from(&*client));
         }
         let now = self.shared.now().wall;
         let stored = self.load_client(id).await?.filter(|stored| stored.value.is_known(now));
@@ -321,7 +322,7 @@ impl Issuer {
     }
 
     fn check_not_configured(&self, id: &ClientId) -> Result<(), Error> {
-        match self.configured.get(id.as_str()) {
+        match self.configured(id.as_str()) {
             Some(_) => Err(Error::ManagedByConfig { what: "client", id: id.to_string() }),
             None => Ok(()),
         }

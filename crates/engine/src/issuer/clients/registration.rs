@@ -99,7 +99,7 @@ impl Issuer {
         let matches = |expected: &Secret, presented: &Secret| {
             verify_slices_are_equal(&hashes.management(expected), &hashes.management(presented)).is_ok()
         };
-        match (&self.settings.registration, presented) {
+        match (&self.secrets.load().registration, presented) {
             (Registration::Open, _) => Ok(()),
             (Registration::Off, _) => Err(OAuthError::access_denied("clients cannot register themselves here")),
             (Registration::Token(expected), Some(presented)) if matches(expected, presented) => Ok(()),
