@@ -1,5 +1,6 @@
 //! What can be typed. Nothing here does anything; `commands` does.
 
+mod credentials;
 mod issuing;
 mod protect;
 
@@ -8,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokenkeep_core::{ConnectionId, IntegrationId, Subject, Tenant};
 
+pub(crate) use self::credentials::{Credentials, TryCredentials, TryOut};
 pub(crate) use self::issuing::{
     ClientMetadata, Clients, CreateClient, DeleteClients, Grants, ListClients, ListGrants, ListSessions, Sessions,
     SigningKeys, WhichGrant, WhichGrants, WhichSessions,
@@ -56,8 +58,13 @@ pub(crate) enum Command {
     List(List),
     /// Refresh a token now
     Refresh(Refresh),
-    /// Store tokens obtained elsewhere
+    /// Store tokens obtained elsewhere, or what is logged in with
     Put(Put),
+    /// Try a password or an API key, without storing it
+    Credentials {
+        #[command(subcommand)]
+        command: TryCredentials,
+    },
     /// Forget a connection and revoke it at the provider
     Revoke(Delete),
     /// Forget a connection
@@ -268,7 +275,8 @@ pub(crate) struct Refresh {
 }
 
 /// Tokens come on standard input as JSON, `{"access_token": .., "refresh_token": .., "expires_in": ..}`, or from files
-/// and variables; never as arguments, which every user of the machine can see.
+/// and variables; never as arguments, which every user of the machine can see. Where there is no OAuth, --username or an
+/// API key takes their place.
 #[derive(Debug, Args)]
 pub(crate) struct Put {
     #[command(flatten)]
@@ -291,6 +299,14 @@ pub(crate) struct Put {
     /// What was granted, separated by spaces
     #[arg(long)]
     pub(crate) scope: Option<String>,
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
+    /// With credentials: seconds a token lives, where a login's reply does not say less
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) ttl: Option<u64>,
+    /// With credentials: store them only if a login succeeds
+    #[arg(long)]
+    pub(crate) login: bool,
     /// For people
     #[arg(long, value_name = "NAME")]
     pub(crate) display_name: Option<String>,

@@ -34,6 +34,8 @@ pub(super) struct ConnectionBody {
     scope: Option<String>,
     pub(super) expires_at: Option<Timestamp>,
     has_refresh_token: bool,
+    #[serde(default)]
+    has_credentials: bool,
     pub(super) generation: u64,
     pub(super) display_name: Option<String>,
     last_refreshed_at: Option<Timestamp>,
@@ -71,7 +73,11 @@ pub(super) async fn status(context: &Context, status: args::Status) -> Result<()
         let body: ConnectionBody = answer.read()?;
         let reason = body.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         out::line(format_args!("{id}: {}{reason}", body.status))?;
-        let renewable = if body.has_refresh_token { "yes" } else { "no" };
+        let renewable = match (body.has_credentials, body.has_refresh_token) {
+            (true, _) => "by credentials",
+            (false, true) => "yes",
+            (false, false) => "no",
+        };
         let error = body.last_error.as_ref().map_or_else(|| "-".to_owned(), error_words);
         for (name, value) in [
             ("name", body.display_name.unwrap_or_else(|| "-".to_owned())),

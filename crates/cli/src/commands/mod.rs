@@ -5,6 +5,7 @@ mod clients;
 mod confirm;
 mod connect;
 mod connections;
+mod credentials;
 mod delete;
 mod doctor;
 mod exec;
@@ -77,6 +78,7 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
         Command::Refresh(refresh) => connections::refresh(context, refresh).await?,
         Command::List(list) => list::run(context, list).await?,
         Command::Put(put) => put::run(context, put).await?,
+        Command::Credentials { command } => credentials::run(context, command).await?,
         Command::Revoke(delete) => delete::connection(context, delete, true).await?,
         Command::Delete(delete) => delete::connection(context, delete, false).await?,
         Command::Forget(forget) => delete::person(context, forget).await?,

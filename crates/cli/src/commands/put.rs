@@ -1,26 +1,33 @@
-//! `put`: tokens obtained elsewhere.
+//! `put`: tokens obtained elsewhere, or what is logged in with.
 
 use std::io::{IsTerminal as _, Read as _};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use http::{Method, header};
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
 use tokenkeep_oauth::Secret;
 use zeroize::Zeroizing;
 
-use super::{Context, connections::ConnectionBody, route, show};
+use super::{Context, connections::ConnectionBody, credentials, route, show};
 use crate::{args, client::Call, config::read_secret_file, out};
 
 pub(super) async fn run(context: &Context, put: args::Put) -> Result<()> {
     let id = put.which.id()?;
     let access = given(context, put.access_token_file.as_deref(), put.access_token_env.as_deref())?;
     let refresh = given(context, put.refresh_token_file.as_deref(), put.refresh_token_env.as_deref())?;
-    let mut body = if access.is_none() && refresh.is_none() { standard_input()? } else { Map::new() };
+    let credentials = credentials::given(&put.credentials)?;
+    if credentials.is_none() && (put.login || put.ttl.is_some()) {
+        bail!("--login and --ttl mean nothing without --username or an API key");
+    }
+    let comes_otherwise = access.is_some() || refresh.is_some() || credentials.is_some();
+    let mut body = if comes_otherwise { Map::new() } else { standard_input()? };
     let text = |secret: Option<Secret>| secret.map(|secret| Value::from(secret.expose_secret().trim()));
     for (name, value) in [
         ("access_token", text(access)),
         ("refresh_token", text(refresh)),
+        ("credentials", credentials),
+        ("ttl", put.ttl.map(Value::from)),
         ("expires_in", put.expires_in.map(Value::from)),
         ("scope", put.scope.map(Value::from)),
         ("display_name", put.display_name.map(Value::from)),
@@ -29,8 +36,13 @@ pub(super) async fn run(context: &Context, put: args::Put) -> Result<()> {
             body.insert(name.to_owned(), value);
         }
     }
-    let force = if put.force { "?force=true" } else { "" };
-    let mut call = Call::new(Method::PUT, format!("{}{force}", route(&id))).json(&body)?;
+    let query = match (put.force, put.login) {
+        (false, false) => "",
+        (true, false) => "?force=true",
+        (false, true) => "?login=true",
+        (true, true) => "?force=true&login=true",
+    };
+    let mut call = Call::new(Method::PUT, format!("{}{query}", route(&id))).json(&body)?;
     if put.if_absent {
         call = call.header(header::IF_NONE_MATCH, "*");
     }

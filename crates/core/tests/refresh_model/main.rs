@@ -42,6 +42,7 @@ fn settings(spoilt_by: Option<SpoiltBy>) -> impl Strategy<Value = (Setting, Vec<
         move |(instances, rotation, rollbacks, users, jumps, cache, bus, held)| Setting {
             instances,
             rotation,
+            logins: users != jumps,
             rollbacks,
             users,
             jumps,

@@ -10,8 +10,8 @@ mod users;
 use std::{collections::BTreeMap, time::Duration};
 
 use tokenkeep_core::{
-    ConnectionId, Fingerprint, InstanceId, IntegrationId, RefreshPolicy, RenewBy, Renewal, Rotation, Subject, Tenant,
-    id::Ulid, ports::Version, refresh::Listening,
+    ConnectionId, Credentials, Fingerprint, InstanceId, IntegrationId, LoginGrant, RefreshPolicy, RenewBy, Renewal,
+    Rotation, Subject, Tenant, id::Ulid, ports::Version, refresh::Listening,
 };
 
 use crate::{
@@ -45,6 +45,8 @@ pub enum SpoiltBy {
 pub struct Setting {
     pub instances: usize,
     pub rotation: Rotation,
+    /// Whether credentials are spent, where the provider uses nothing up.
+    pub logins: bool,
     pub rollbacks: bool,
     pub users: bool,
     pub jumps: bool,
@@ -262,8 +264,14 @@ impl World {
     }
 }
 
-fn renewal(token: Token) -> Renewal {
-    Renewal { by: RenewBy::RefreshToken(format!("refresh {token}").into()), fingerprint: fingerprint(token) }
+fn renewal(setting: &Setting, token: Token) -> Renewal {
+    let secret = format!("refresh {token}").into();
+    let by = if setting.logins && setting.rotation == Rotation::None {
+        RenewBy::Login(LoginGrant { credentials: Credentials::ApiKey(secret), ttl: None })
+    } else {
+        RenewBy::RefreshToken(secret)
+    };
+    Renewal { by, fingerprint: fingerprint(token) }
 }
 
 fn token_of(fingerprint: Fingerprint) -> Token {

@@ -4,9 +4,9 @@ use proptest::{collection, option, prelude::*};
 use secrecy::ExposeSecret;
 use tokenkeep_core::{
     AccessToken, Alternate, ApiKey, ApiKeyHash, ApiKeyId, Attempt, AttemptId, AuthorizationRequest, ClientSigningKey,
-    ConnectGrant, ConnectId, Connection, ConnectionId, Deleted, Fingerprint, Generation, Health, Incarnation,
-    InstanceId, Integration, IntegrationId, LastError, ManagedBy, Phase, ProviderId, Rejection, RenewBy, Renewal, Role,
-    Spent, Subject, Tenant, TokenSet,
+    ConnectGrant, ConnectId, Connection, ConnectionId, Credentials, Deleted, Fingerprint, Generation, Health,
+    Incarnation, InstanceId, Integration, IntegrationId, LastError, LoginGrant, ManagedBy, Phase, ProviderId,
+    Rejection, RenewBy, Renewal, Role, Spent, Subject, Tenant, TokenSet,
     authorization_request::{DevicePoll, Obtained, Outbound, ProofHash, Stage},
     id::Ulid,
     refresh::Held,
@@ -62,12 +62,22 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
     any::<[u8; 16]>().prop_map(Fingerprint)
 }
 
+fn credentials() -> impl Strategy<Value = Credentials> {
+    prop_oneof![
+        (".{1,20}", secret()).prop_map(|(username, password)| Credentials::Password { username, password }),
+        secret().prop_map(Credentials::ApiKey),
+    ]
+}
+
 fn renewal() -> impl Strategy<Value = Renewal> {
     let by = prop_oneof![
         secret().prop_map(RenewBy::RefreshToken),
         Just(RenewBy::ClientCredentials),
         Just(RenewBy::JwtBearer),
         Just(RenewBy::AccessToken),
+        (credentials(), any::<Option<u32>>()).prop_map(|(credentials, ttl)| {
+            RenewBy::Login(LoginGrant { credentials, ttl: ttl.map(|s| Duration::from_secs(s.into())) })
+        }),
     ];
     (by, fingerprint()).prop_map(|(by, fingerprint)| Renewal { by, fingerprint })
 }
@@ -285,6 +295,7 @@ impl Hidden for TokenSet {
         vec![
             plain(access),
             plain(renewal.and_then(Renewal::refresh_token)),
+            plain(renewal.and_then(Renewal::login).map(|login| login.credentials.fingerprinted()).as_ref()),
             format!("{:?}", renewal.map(|renewal| renewal.fingerprint.0)),
         ]
     }

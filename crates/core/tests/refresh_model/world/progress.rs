@@ -112,8 +112,11 @@ impl World {
             return Input::Answered(Answer::Lost { detail: "too late".into() });
         }
         let wall = instance.now(self.time).wall;
-        let reply =
-            Received { access: self.access(wall), renewal: (brought != token).then(|| renewal(brought)), scope: None };
+        let reply = Received {
+            access: self.access(wall),
+            renewal: (brought != token).then(|| renewal(&self.setting, brought)),
+            scope: None,
+        };
         Input::Answered(Answer::Tokens(Box::new(reply)))
     }
 

@@ -13,7 +13,7 @@ impl World {
     pub(super) fn consent(&mut self) {
         let token = self.provider.consent();
         self.tell(|| format!("consent brings token {token}"));
-        let renewal = NewRenewal::Replace(renewal(token));
+        let renewal = NewRenewal::Replace(renewal(&self.setting, token));
         if self.change(renewal) {
             self.consented = Some(token);
         }
