@@ -253,7 +253,7 @@ async fn a_copy_that_cannot_be_read_is_not_taken_for_none() {
 
 #[tokio::test]
 async fn as_long_as_an_owner_says_that_it_holds_the_reply_nobody_spends() {
-    let (scene, owner, _dir) = Scene::owner_cut_off(BUS).await;
+    let (scene, owner, _dir) = Box::pin(Scene::owner_cut_off(BUS)).await;
     scene.nothing_is_spent_for(PATIENCE * 2).await;
     assert_eq!(scene.obstacle().await, Obstacle::ReplyElsewhere.detail());
     scene.owner.store.down.store(false, SeqCst);
@@ -265,7 +265,7 @@ async fn as_long_as_an_owner_says_that_it_holds_the_reply_nobody_spends() {
 
 #[tokio::test]
 async fn an_owner_that_cannot_reach_the_store_is_helped_at_once() {
-    let (scene, owner, _dir) = Scene::owner_cut_off(BOTH).await;
+    let (scene, owner, _dir) = Box::pin(Scene::owner_cut_off(BOTH)).await;
     let waited = scene.time();
     let ours = scene.read().await.unwrap();
     assert!(scene.since(waited) < secs(6), "its beacon spares the lease");
@@ -277,7 +277,7 @@ async fn an_owner_that_cannot_reach_the_store_is_helped_at_once() {
 
 #[tokio::test]
 async fn whoever_was_deaf_begins_to_count_the_silence_anew() {
-    let (scene, _owner, _dir) = Scene::owner_cut_off(BUS).await;
+    let (scene, _owner, _dir) = Box::pin(Scene::owner_cut_off(BUS)).await;
     scene.owner.bus.as_ref().unwrap().cut();
     let bus = scene.others_bus.as_ref().unwrap();
     bus.cut();

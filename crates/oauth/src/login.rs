@@ -146,7 +146,7 @@ pub fn build_login_request(
             ("password", Credentials::Password { password, .. }) => Some(password.expose_secret()),
             ("api_key", Credentials::ApiKey(key)) => Some(key.expose_secret()),
             ("client_id", _) => Some(client.id.as_str()),
-            ("client_secret", _) => client.secret.as_ref().map(|secret| secret.expose_secret()),
+            ("client_secret", _) => client.secret.as_ref().map(ExposeSecret::expose_secret),
             _ => None,
         })?;
         Ok(Zeroizing::new(filled.into_owned()))
@@ -327,8 +327,8 @@ mod tests {
         Timestamp::from_second(1_000_000).unwrap()
     }
 
-    fn after(seconds: i64) -> Option<Timestamp> {
-        Some(Timestamp::from_second(1_000_000 + seconds).unwrap())
+    fn after(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
     }
 
     fn alice() -> Credentials {
@@ -438,13 +438,13 @@ mod tests {
             let reply = parse_login_response(&dialect, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), now(), life);
             reply.unwrap().expires_at
         };
-        assert_eq!(dies(r#"{"access_token":"a"}"#, None), after(3600));
-        assert_eq!(dies(r#"{"access_token":"a"}"#, Some(7200)), after(7200));
-        assert_eq!(dies(r#"{"access_token":"a","ttl":60}"#, Some(7200)), after(60));
-        assert_eq!(dies(r#"{"access_token":"a","ttl":"600"}"#, Some(60)), after(60));
-        assert_eq!(dies(r#"{"access_token":"a","until":1000090}"#, None), after(90));
-        assert_eq!(dies(r#"{"access_token":"a","until":"1970-01-12T13:48:00Z"}"#, None), after(80));
-        assert_eq!(dies(r#"{"access_token":"a","until":5,"ttl":0}"#, None), after(3600));
+        assert_eq!(dies(r#"{"access_token":"a"}"#, None), Some(after(3600)));
+        assert_eq!(dies(r#"{"access_token":"a"}"#, Some(7200)), Some(after(7200)));
+        assert_eq!(dies(r#"{"access_token":"a","ttl":60}"#, Some(7200)), Some(after(60)));
+        assert_eq!(dies(r#"{"access_token":"a","ttl":"600"}"#, Some(60)), Some(after(60)));
+        assert_eq!(dies(r#"{"access_token":"a","until":1000090}"#, None), Some(after(90)));
+        assert_eq!(dies(r#"{"access_token":"a","until":"1970-01-12T13:48:00Z"}"#, None), Some(after(80)));
+        assert_eq!(dies(r#"{"access_token":"a","until":5,"ttl":0}"#, None), Some(after(3600)));
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Outcome {
     pub(super) fn valid(company: Company, username: String) -> Self {
         let mut outcome = Self::new(company, username);
         outcome.success = true;
-        outcome.message = "BlueStakes credentials are valid".to_owned();
+        "BlueStakes credentials are valid".clone_into(&mut outcome.message);
         outcome.data.credentials_tested = true;
         outcome.data.credentials_valid = true;
         outcome

@@ -104,7 +104,7 @@ mod tests {
 
     fn left(names: &[&'static str]) -> Vec<String> {
         let headers = names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x")));
-        let mut headers = HeaderMap::from_iter(headers);
+        let mut headers: HeaderMap = headers.collect();
         strip_request(&mut headers);
         headers.keys().map(ToString::to_string).collect()
     }

@@ -219,9 +219,10 @@ impl Gate {
         headers::strip_response(&mut head.headers);
         self.rename(&verified, &mut head.headers);
         self.put_location(&mut head.headers);
-        let body = match headers::is_event_stream(&mut head.headers) && is_stream {
-            true => Passing::until_closing(body, hold),
-            false => Passing::throughout(body, hold),
+        let body = if headers::is_event_stream(&mut head.headers) && is_stream {
+            Passing::until_closing(body, hold)
+        } else {
+            Passing::throughout(body, hold)
         };
         Ok(Response::from_parts(head, Body::new(body)))
     }
