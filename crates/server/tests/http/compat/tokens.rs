@@ -45,7 +45,9 @@ async fn the_counts_are_disjoint_and_follow_the_clock() {
     app.clock.advance(Duration::from_mins(30));
     store(&app, "2").await;
     assert_eq!(stats(&app).await, counts(2, 0, 0));
-    app.clock.advance(Duration::from_mins(20));
+    app.clock.advance(Duration::from_secs(20 * 60 - 1));
+    assert_eq!(stats(&app).await, counts(2, 0, 0));
+    app.clock.advance(Duration::from_secs(1));
     assert_eq!(stats(&app).await, counts(1, 1, 0), "one has ten minutes left");
     app.clock.advance(Duration::from_mins(10));
     assert_eq!(stats(&app).await, counts(1, 0, 1));
