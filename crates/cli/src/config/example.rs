@@ -70,7 +70,8 @@ mod tests {
         std::fs::write(&path, &uncommented).unwrap();
         let config = Config::load(Some(&path), &Environment::default()).unwrap();
         assert_eq!(config.integrations.len(), 1);
-        assert_eq!(uncommented.matches(" = ").count(), SECTIONS.iter().map(|s| shown(s).count()).sum::<usize>() + 1);
+        // Two keys take a table with a pair in it.
+        assert_eq!(uncommented.matches(" = ").count(), SECTIONS.iter().map(|s| shown(s).count()).sum::<usize>() + 2);
     }
 
     /// The file as it is generated changes nothing.

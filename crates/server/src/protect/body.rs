@@ -2,12 +2,19 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokenkeep_engine::transport::{BodyError, OutboundBody};
+use tokenkeep_core::ports::Clock;
+use tokenkeep_engine::{
+    issuer::{Issuer, Refused},
+    transport::{BodyError, OutboundBody},
+};
+use tokenkeep_oauth::Secret;
 
 use crate::line::Hold;
 
@@ -21,8 +28,8 @@ pub(super) struct Passing {
 enum Held {
     /// To the end of the answer.
     Throughout { _hold: Option<Hold> },
-    /// Until we go down.
-    UntilClosing(Pin<Box<dyn Future<Output = Hold> + Send>>),
+    /// Until this comes.
+    Until(Pin<Box<dyn Future<Output = Option<Hold>> + Send>>),
     /// It is over.
     No,
 }
@@ -33,11 +40,40 @@ impl Passing {
         Self { body, held: Held::Throughout { _hold: hold } }
     }
 
-    /// One that would go on for ever. It is ended when we go down: the client comes back, and goes on where it was.
-    pub(super) fn until_closing(body: OutboundBody, hold: Option<Hold>) -> Self {
-        match hold {
-            Some(hold) => Self { body, held: Held::UntilClosing(Box::pin(hold.closing())) },
-            None => Self::throughout(body, None),
+    /// One that would go on for ever. It is ended when we go down, and when the token that it was asked for with counts no
+    /// more: the client comes back, and goes on where it was if it may.
+    pub(super) fn while_good(
+        body: OutboundBody,
+        hold: Option<Hold>,
+        token: Secret,
+        issuer: Issuer,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let end = async move {
+            let closing = async {
+                match hold {
+                    Some(hold) => Some(hold.closing().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                hold = closing => hold,
+                () = taken_back(&token, &issuer, &*clock) => None,
+            }
+        };
+        Self { body, held: Held::Until(Box::pin(end)) }
+    }
+}
+
+/// How often it is looked whether a token still counts that a stream was opened with.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Waits until the token is expired or revoked. An outage is neither.
+async fn taken_back(token: &Secret, issuer: &Issuer, clock: &dyn Clock) {
+    loop {
+        clock.sleep(LOOK).await;
+        if let Err(Refused::Protocol(_)) = issuer.verify(token).await {
+            return;
         }
     }
 }
@@ -50,8 +86,8 @@ impl Body for Passing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Held::UntilClosing(closing) = &mut self.held
-            && closing.as_mut().poll(context).is_ready()
+        if let Held::Until(end) = &mut self.held
+            && end.as_mut().poll(context).is_ready()
         {
             self.held = Held::No;
         }

@@ -102,7 +102,11 @@ pub(crate) fn routes(state: &AppState) -> Router<AppState> {
     // What stands in the configuration is a path, not a pattern.
     let mut router = Router::new().without_v07_checks();
     for server in state.settings.protected.clone() {
-        let Some(gate) = Gate::new(state, server) else { continue };
+        let resource = server.resource.clone();
+        let Some(gate) = Gate::new(state, server) else {
+            tracing::error!(%resource, "this server cannot be protected: it is no resource of the issuer, or there is no way out");
+            continue;
+        };
         let path = gate.path.clone();
         let gate = Arc::new(gate);
         let pass = async move |State(state): State<AppState>, request: Request| gate.pass(&state, request).await;
@@ -187,7 +191,6 @@ impl Gate {
     async fn through(&self, state: &AppState, request: Request) -> Result<Response, Stopped> {
         let hold = Line::of(request.extensions()).map(Line::hold);
         let (token, verified) = self.guarded.admit(self.issuer(), request.headers(), self.needed.as_ref()).await?;
-        drop(token);
         let Some(uri) = target::target(&self.path, &self.upstream, request.uri()) else {
             return Err(Problem::new(INVALID_PATH, "this path could be read as another than it looks like").into());
         };
@@ -220,7 +223,7 @@ impl Gate {
         self.rename(&verified, &mut head.headers);
         self.put_location(&mut head.headers);
         let body = if headers::is_event_stream(&mut head.headers) && is_stream {
-            Passing::until_closing(body, hold)
+            Passing::while_good(body, hold, token, self.issuer().clone(), state.clock().clone())
         } else {
             Passing::throughout(body, hold)
         };

@@ -12,8 +12,9 @@ use tokenkeep_testkit::Fault;
 use super::{Behind, IssuerApp, TOOLS, calling, tools};
 use crate::{
     app::{Answered, TestApp},
+    browser::{Browser, csrf_of},
     issuer::{
-        pages::{NOTES, app_protecting},
+        pages::{NOTES, app_protecting, approve, check_page, open, request},
         upstreams::{refresh, tokens},
     },
 };
@@ -150,10 +151,23 @@ async fn people_sign_in_where_the_server_says_and_nowhere_else() {
     assert_eq!(behind.only().header("x-user-id"), Some("fake|fake-user"));
     assert_ne!(TOOLS, NOTES);
 
-    let mut browser = crate::browser::Browser::default();
-    let (address, page) = crate::issuer::pages::open(&mut browser, &app, &crate::issuer::pages::request()).await;
-    let form = crate::issuer::pages::approve(&page, "_administrator");
+    let mut browser = Browser::default();
+    let (address, page) = open(&mut browser, &app, &request()).await;
+    let form = approve(&page, "_administrator");
     assert_eq!(browser.post(&app, &address, &form).await.status, 400, "{page:?}");
-    let form = format!("csrf={}&key={}", crate::browser::csrf_of(&page), app.key);
+    let form = format!("csrf={}&key={}", csrf_of(&page), app.key);
     assert_eq!(browser.post(&app, &format!("{address}/administrator"), &form).await.status, 403);
+}
+
+#[tokio::test]
+async fn the_page_says_who_gets_to_use_the_account() {
+    let behind = Behind::start().await;
+    for (forward, says) in [(Forward::Authorization, true), (Forward::Nothing, false)] {
+        let told = |told: &mut IssuerSettings| told.resources[0].needs_upstream = says;
+        let protected = Protected { resource: NOTES.parse().unwrap(), ..behind.protected(forward) };
+        let app = app_protecting(told, vec![protected]).await;
+        let (_, page) = open(&mut Browser::default(), &app, &request()).await;
+        check_page(&page, 200);
+        assert_eq!(page.text().contains("may use your account at Fake"), says, "{}", page.text());
+    }
 }

@@ -182,7 +182,7 @@ async fn until(stream: &mut BufReader<TcpStream>, wanted: &str) {
 }
 
 #[tokio::test]
-async fn a_stream_may_be_silent_for_hours_and_a_connection_without_one_may_not() {
+async fn a_stream_may_be_silent_and_a_connection_without_one_may_not() {
     let mut events = Events::start().await;
     let app = IssuerApp::before(&events.behind, "").await;
     let token = app.tools_token("").await;
@@ -208,7 +208,7 @@ async fn a_stream_may_be_silent_for_hours_and_a_connection_without_one_may_not()
             () = tokio::task::yield_now() => app.app.clock.advance(look),
         }
     }
-    for _ in 0..200 {
+    for _ in 0..60 {
         app.app.clock.advance(look);
         tokio::task::yield_now().await;
     }
@@ -242,4 +242,38 @@ async fn going_down_ends_streams_that_would_go_on_and_waits_for_answers() {
     drop(answer);
     until(&mut calling, "0").await;
     serving.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_that_it_was_opened_with() {
+    let mut events = Events::start().await;
+    let app = IssuerApp::before(&events.behind, "").await;
+    for is_revoked in [true, false] {
+        let token = app.tools_token("").await;
+        let request = calling("GET", "/mcp", &token, &[]);
+        let Ok(answer) = FastLane::new(app.app.state.clone(), Door::Network).oneshot(request).await;
+        let behind = events.streams.recv().await.unwrap();
+        behind.send(Ok("data: 1\n\n".into())).unwrap();
+        let mut body = answer.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        if is_revoked {
+            let form = [("client_id", "native"), ("token", &*token)];
+            assert_eq!(app.post("/revoke", None, &form).await.status, 200);
+        }
+        let mut end = std::pin::pin!(body.frame());
+        for looks in 0.. {
+            assert!(looks < 1000, "it never ended");
+            tokio::select! {
+                biased;
+                end = &mut end => {
+                    assert!(end.is_none(), "it ends in order");
+                    break;
+                }
+                () = tokio::task::yield_now() => app.app.clock.advance(Duration::from_secs(30)),
+            }
+            assert!(!is_revoked || looks < 100, "it outlived the revocation");
+        }
+        drop(body);
+        behind.closed().await;
+    }
 }
