@@ -70,8 +70,8 @@ pub(crate) async fn run(arguments: Arguments, environment: Environment) -> Resul
     let context = Context { global: arguments.global, environment };
     let context = &context;
     match arguments.command {
-        Command::Serve(serve) => serve::run(serve, &context.global, &context.environment).await?,
-        Command::Protect(protect) => protect::run(context, protect).await?,
+        Command::Serve(serve) => Box::pin(serve::run(serve, &context.global, &context.environment)).await?,
+        Command::Protect(protect) => Box::pin(protect::run(context, protect)).await?,
         Command::Connect(connect) => connect::run(context, connect).await?,
         Command::Token(token) => connections::token(context, token).await?,
         Command::Status(status) => connections::status(context, status).await?,

@@ -138,16 +138,17 @@ fn demand(config: &Config, id: &str, there: &str, variable: &impl Fn(&str) -> St
     let callback = config.public_url(config.server.listen)?.join("oauth/callback")?;
     let (client_id, secret) = (variable("CLIENT_ID"), variable("CLIENT_SECRET"));
     // It may be one that was named by `integrations set`, whatever its id.
-    let otherwise = match known.is_some() || id == OIDC {
-        false => unknown(config, id).to_string(),
-        true => format!(
+    let otherwise = if known.is_none() && id != OIDC {
+        unknown(config, id).to_string()
+    } else {
+        format!(
             "tokenkeep has no client at {there} yet.\n\n\
              Register one there, with this redirect URI (callback URL):\n  {callback}\n\n\
              and say what it is, by flags or in the environment:\n  \
              --client-id ID --client-secret-file FILE\n  \
              {client_id}=ID {secret}=SECRET (or {secret}_FILE=FILE)\n\n\
              Without --provider, an admin key signs in: for development."
-        ),
+        )
     };
     Ok(Demand { integration, otherwise })
 }

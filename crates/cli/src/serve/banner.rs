@@ -85,7 +85,7 @@ impl Banner<'_> {
         let mut places: Vec<&Upstream> = Vec::new();
         all.for_each(|one| {
             if !places.contains(&one) {
-                places.push(one)
+                places.push(one);
             }
         });
         let at = places.iter().filter_map(|one| match one {

@@ -211,7 +211,7 @@ fn upstreams(config: &Config, issuer: &Issuer, public_url: &Url, needed: bool) -
             _ if issuer.interaction_url.is_some() => Ok(Vec::new()),
             _ if !needed => Ok(Vec::new()),
             [] => Ok(Vec::new()),
-            [only] => Ok(vec![Upstream::Integration(IntegrationId::new(*only)?)]),
+            [only] => Ok(vec![Upstream::Integration(IntegrationId::new(only)?)]),
             several => bail!(
                 "there are several integrations ({}): say with [[issuer.upstream]] provider = \"..\" where people sign in",
                 several.join(", ")

@@ -39,9 +39,11 @@ pub(super) fn read(config: &Config, public_url: &Url) -> Result<Vec<Told>> {
     let mut all = Vec::new();
     for (index, from) in config.protect.iter().enumerate() {
         let told = one(from, config, public_url)
-            .and_then(|told| match known.insert(told.server.resource.clone()) {
-                true => Ok(told),
-                false => bail!("`path`: another [[protect]] has it already"),
+            .and_then(|told| {
+                if !known.insert(told.server.resource.clone()) {
+                    bail!("`path`: another [[protect]] has it already");
+                }
+                Ok(told)
             })
             .with_context(|| format!("{place}: [[protect]] number {}", index + 1))?;
         all.push(told);

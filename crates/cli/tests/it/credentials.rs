@@ -1,5 +1,7 @@
 //! Providers without OAuth, from the terminal.
 
+use std::fmt::Write as _;
+
 use crate::home::{Home, provider};
 use tokenkeep_testkit::{Config, FakeProvider};
 
@@ -7,12 +9,14 @@ async fn home() -> (FakeProvider, Home) {
     let accounts = [("acme".to_owned(), " s3cret".to_owned())].into();
     let provider = provider(Config { accounts, ..Config::default() }).await;
     let mut home = Home::with(&provider);
-    home.config.push_str(&format!(
+    let login = provider.url("/login");
+    write!(
+        home.config,
         "\n[[provider]]\nid = \"stakes\"\nkind = \"login\"\ndefault_lifetime = 3600\n\
-         login = {{ url = \"{}\", body = \"json\", token = \"/Authorization\", token_prefix = \"Bearer \" }}\n\
-         [[provider]]\nid = \"keyed\"\nkind = \"api_key\"\n",
-        provider.url("/login")
-    ));
+         login = {{ url = \"{login}\", body = \"json\", token = \"/Authorization\", token_prefix = \"Bearer \" }}\n\
+         [[provider]]\nid = \"keyed\"\nkind = \"api_key\"\n"
+    )
+    .expect("a text takes whatever is written to it");
     (provider, home)
 }
 

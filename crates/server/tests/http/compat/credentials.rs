@@ -22,7 +22,7 @@ async fn credentials_that_the_provider_takes_are_stored_and_the_first_token_with
         "company_name": "Rocky Mountain Excavating",
     });
     let message = "BlueStakes credentials successfully tested and stored for Rocky Mountain Excavating";
-    let stored = outcome(message, None, tail);
+    let stored = outcome(message, None, &tail);
     let answer = post_json(&app, STORE, super::ann()).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (200, stored.clone()));
     assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -52,14 +52,14 @@ async fn a_company_without_a_name_is_called_by_its_id() {
         "company_id": "acme/west", "credentials_tested": true, "credentials_valid": true, "credentials_stored": true,
     });
     let message = "BlueStakes credentials successfully tested and stored for company acme/west";
-    assert_eq!((answer.status.as_u16(), answer.json()), (200, outcome(message, None, all)));
+    assert_eq!((answer.status.as_u16(), answer.json()), (200, outcome(message, None, &all)));
 }
 
 #[tokio::test]
 async fn credentials_can_be_tried_and_nothing_is_kept() {
     let app = start(Compat::default()).await;
     let tail = json!({"company_id": 0, "credentials_tested": true, "credentials_valid": true});
-    let valid = outcome("BlueStakes credentials are valid", None, tail);
+    let valid = outcome("BlueStakes credentials are valid", None, &tail);
     let answer = post_json(&app, TEST, super::ann()).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (200, valid.clone()));
     let answer = post_form(&app, TEST, &format!("username={USER}&password={PASSWORD}")).await;
@@ -73,7 +73,7 @@ async fn credentials_can_be_tried_and_nothing_is_kept() {
     });
     let message = "BlueStakes credentials are invalid - please check username and password";
     let answer = post_json(&app, TEST, refused).await;
-    assert_eq!((answer.status.as_u16(), answer.json()), (401, outcome(message, Some("INVALID_CREDENTIALS"), tail)));
+    assert_eq!((answer.status.as_u16(), answer.json()), (401, outcome(message, Some("INVALID_CREDENTIALS"), &tail)));
 }
 
 /// In the system that this one replaces, `test` was read as a company's number and refused.
@@ -105,7 +105,7 @@ async fn in_the_query_they_are_refused_unless_that_was_allowed() {
             let message = said["message"].as_str().unwrap();
             assert!(message.starts_with(BOTH) && message.contains("credentials_in_query"), "{message}");
             let nothing = json!({"company_id": company, "username": ""});
-            let expected = outcome(message, Some("USERNAME_PASSWORD_REQUIRED"), nothing);
+            let expected = outcome(message, Some("USERNAME_PASSWORD_REQUIRED"), &nothing);
             assert_eq!((answer.status.as_u16(), &said), (400, &expected));
         }
         assert!(app.stakes.logins().is_empty());
@@ -131,7 +131,7 @@ async fn both_are_required_and_what_came_instead_is_not_repeated() {
         for (path, company) in [(STORE, 123), (TEST, 0)] {
             let missing = |username: &str, message: &str| {
                 let said = json!({"company_id": company, "username": username});
-                outcome(message, Some("USERNAME_PASSWORD_REQUIRED"), said)
+                outcome(message, Some("USERNAME_PASSWORD_REQUIRED"), &said)
             };
             for (body, username) in [
                 (json!({}), ""),
@@ -164,7 +164,7 @@ async fn where_companies_are_closed_those_without_name_and_connection_are_not_fo
     let app = start(named(Companies::Closed)).await;
     let unknown = post_json(&app, "/tokens/credentials/124", super::ann()).await;
     let expected: Value =
-        outcome("Company with ID 124 not found", Some("COMPANY_NOT_FOUND"), json!({"company_id": 124}));
+        outcome("Company with ID 124 not found", Some("COMPANY_NOT_FOUND"), &json!({"company_id": 124}));
     assert_eq!((unknown.status.as_u16(), unknown.json()), (404, expected));
     assert!(app.stakes.logins().is_empty(), "nothing is tried for nobody");
     store(&app, "123").await;

@@ -76,7 +76,7 @@ async fn store(app: &TestApp, company: &str) {
 }
 
 /// What is said of company 123 before anything is known of its credentials; `changed` goes over it, and over its data.
-fn outcome(message: &str, error: Option<&str>, changed: Value) -> Value {
+fn outcome(message: &str, error: Option<&str>, changed: &Value) -> Value {
     let mut data = json!({
         "company_id": 123, "username": USER, "credentials_tested": false, "credentials_valid": false,
         "credentials_stored": false, "test_error": null, "storage_error": null, "company_name": null,

@@ -26,7 +26,7 @@ async fn a_wrong_password_is_the_callers_and_changes_nothing() {
     let answer = post_json(&app, STORE, json!({"username": "ann", "password": "wrong"})).await;
     let said = json!({"credentials_tested": true, "test_error": sentence(&answer, "test_error")});
     let message = "BlueStakes credentials are invalid - please check username and password";
-    assert_eq!((answer.status.as_u16(), answer.json()), (401, outcome(message, Some("INVALID_CREDENTIALS"), said)));
+    assert_eq!((answer.status.as_u16(), answer.json()), (401, outcome(message, Some("INVALID_CREDENTIALS"), &said)));
     assert!(answer.header("www-authenticate").is_none(), "our key was right");
     assert_eq!(app.get("/v1/connections/bluestakes/123/_default").await.json(), before);
 }
@@ -42,7 +42,7 @@ async fn a_provider_that_does_not_answer_is_no_wrong_password() {
                 "company_id": company, "credentials_tested": true, "test_error": sentence(&answer, "test_error"),
             });
             let message = "Unable to test credentials - BlueStakes API may be unavailable";
-            let expected = outcome(message, Some("AUTHENTICATION_ERROR"), said);
+            let expected = outcome(message, Some("AUTHENTICATION_ERROR"), &said);
             assert_eq!((answer.status.as_u16(), answer.json()), (503, expected), "{manner:?}");
         }
     }
@@ -55,7 +55,7 @@ async fn a_store_that_does_not_answer_costs_no_login() {
     app.break_store(true);
     let answer = post_json(&app, STORE, ann()).await;
     let said = json!({"storage_error": "the store does not answer at present"});
-    let expected = outcome("Failed to store credentials in database", Some("STORAGE_ERROR"), said);
+    let expected = outcome("Failed to store credentials in database", Some("STORAGE_ERROR"), &said);
     assert_eq!((answer.status.as_u16(), answer.json()), (500, expected));
     assert!(app.stakes.logins().is_empty());
     for (method, path) in [
@@ -76,7 +76,7 @@ async fn a_store_that_takes_no_writes_is_known_after_the_login() {
     let said = json!({
         "credentials_tested": true, "credentials_valid": true, "storage_error": sentence(&answer, "storage_error"),
     });
-    let expected = outcome("Failed to store credentials in database", Some("STORAGE_ERROR"), said);
+    let expected = outcome("Failed to store credentials in database", Some("STORAGE_ERROR"), &said);
     assert_eq!((answer.status.as_u16(), answer.json()), (500, expected));
     app.break_writes(false);
     store(&app, "123").await;
@@ -90,7 +90,7 @@ async fn a_record_that_does_not_open_is_said_and_left_alone() {
     let answer = post_json(&app, STORE, ann()).await;
     let said = json!({"storage_error": sentence(&answer, "storage_error")});
     let message = "Failed to encrypt password - server configuration issue";
-    assert_eq!((answer.status.as_u16(), answer.json()), (500, outcome(message, Some("ENCRYPTION_ERROR"), said)));
+    assert_eq!((answer.status.as_u16(), answer.json()), (500, outcome(message, Some("ENCRYPTION_ERROR"), &said)));
     assert_eq!(app.store.get(&key).await.unwrap().unwrap().sealed, b"noise".to_vec());
     assert_eq!(call(&app, "GET", "/tokens/stats").await.json()["stats"]["total_cached"], 0);
 }

@@ -37,9 +37,7 @@ async fn the_counts_are_disjoint_and_follow_the_clock() {
     let app = start(Compat::default()).await;
     assert_eq!(
         call(&app, "GET", "/tokens/stats").await.text(),
-        concat!(
-            "{\"success\":true,\"stats\":{\"total_cached\":0,\"valid_tokens\":0,\"expired_tokens\":0,\"expiring_soon\":0}}",
-        )
+        "{\"success\":true,\"stats\":{\"total_cached\":0,\"valid_tokens\":0,\"expired_tokens\":0,\"expiring_soon\":0}}",
     );
     store(&app, "1").await;
     app.clock.advance(Duration::from_mins(30));

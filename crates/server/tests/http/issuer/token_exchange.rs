@@ -292,7 +292,7 @@ async fn no_scope_is_promised_that_the_account_was_not_connected_with() {
 
 /// Opens the link and consents as `user`; answers what they see in the end.
 async fn connect(app: &TestApp, link: &str, user: &str) -> Answered {
-    app.provider.configure(|provider| provider.user = user.to_owned());
+    app.provider.configure(|provider| user.clone_into(&mut provider.user));
     let mut browser = Browser::default();
     let page = browser.get(app, link).await;
     check_page(&page, 200);
@@ -475,7 +475,7 @@ async fn an_application_says_itself_whom_its_user_allowed_and_confirms_who_came_
 
 #[tokio::test]
 async fn a_sessions_token_is_exchanged_by_those_that_its_backend_named() {
-    let app = with_sessions().await;
+    let app = Box::pin(with_sessions()).await;
     let first = app.provider.seed("alice");
     let tokens = json!({"access_token": first.access_token, "refresh_token": first.refresh_token, "expires_in": 3600});
     let body = json!({"subject": "alice", "provider": "fake", "tokens": tokens, "ttl": 7200});
