@@ -15,13 +15,13 @@ use std::{
 
 use bytes::Bytes;
 use common::{TestEngine, World, alice, fake, put_fake};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, stream};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use tokenkeep_core::{ApiKey, Generation, Role, Rotation};
 use tokenkeep_engine::{
-    Caller, Engine, Error, NewKey, PutIntegration,
+    Caller, CircuitSettings, Engine, Error, NewKey, PutIntegration,
     transport::{BodyError, OutboundBody},
 };
 use tokenkeep_testkit::{ApiBody, FakeApi, Fault};
@@ -104,8 +104,7 @@ async fn text(reply: Response<OutboundBody>) -> String {
     String::from_utf8(reply.into_body().collect().await.unwrap().to_bytes().into()).unwrap()
 }
 
-/// A body that comes when the test says so.
-/// What is left of it is known, if its length was said.
+/// A body that comes when the test says so. What is left of it is known, if its length was said.
 struct Script(mpsc::UnboundedReceiver<Bytes>, Option<u64>);
 
 impl Body for Script {
@@ -505,6 +504,18 @@ async fn an_api_that_is_not_there_or_says_nothing_is_unavailable() {
     assert_eq!(hung_up.await.unwrap().code(), "provider_unavailable");
     drop(listener);
     assert_eq!(call().await.unwrap().code(), "provider_unavailable");
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_says_nothing_of_the_provider() {
+    let caught = Caught::new().await;
+    let part = || Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"half")));
+    let broken = || StreamBody::new(stream::iter([part(), Err("gone".into())]));
+    for _ in 0..2 * CircuitSettings::default().failures {
+        let request = Request::post("/upload").body(OutboundBody::new(broken())).unwrap();
+        assert_eq!(caught.call(request).await.unwrap_err().code(), "invalid_request");
+    }
+    assert_eq!(text(caught.call(send(Method::POST, "/upload", "whole")).await.unwrap()).await, "you sent whole");
 }
 
 /// Answers on kept connections; the second request on any of them is read, and hung up on.

@@ -176,6 +176,10 @@ impl Call<'_> {
             }
             sent => sent,
         };
+        if matches!(sent, Err(OutboundError::BodyBrokeOff)) {
+            // The caller's doing: it says nothing of the provider.
+            return Err(Error::invalid("the request's body broke off before its end"));
+        }
         let now = self.shared().now();
         let counted = self.api.counted.get_or_init(|| self.proxy.counted.of(&self.id.integration));
         counted.count(sent.as_ref().ok().map(Response::status), now.boot.since(began));

@@ -63,6 +63,9 @@ pub enum OutboundError {
         /// the request was on its way, as one does that has idled for long.
         reused: bool,
     },
+    /// The request's own body ended before its end: nobody's fault there. It may have been acted upon.
+    #[error("the request's body broke off")]
+    BodyBrokeOff,
     /// The reply's head did not come in time. The request may have been acted upon.
     #[error("there was no reply in time")]
     TimedOut,
@@ -196,6 +199,7 @@ impl House {
             }
             Err(mut error) => match error.take_message() {
                 Some(back) if reused => Ok(Exchanged::NeverSent(Box::new(back))),
+                _ if sent.broke_off() => Err(OutboundError::BodyBrokeOff),
                 _ => Err(OutboundError::Cut { reason: describe(&error.into_error()), reused }),
             },
         }

@@ -46,8 +46,8 @@ use crate::{
     },
     peer::Peer,
     problem::{
-        INVALID_PATH, Problem, SESSION_NOT_FOUND, UPSTREAM_CUT, UPSTREAM_TIMEOUT, UPSTREAM_UNAUTHORIZED,
-        UPSTREAM_UNREACHABLE,
+        INVALID_PATH, INVALID_REQUEST, Problem, SESSION_NOT_FOUND, UPSTREAM_CUT, UPSTREAM_TIMEOUT,
+        UPSTREAM_UNAUTHORIZED, UPSTREAM_UNREACHABLE,
     },
 };
 
@@ -329,6 +329,7 @@ impl Gate {
             OutboundError::Cut { .. } => {
                 Problem::new(UPSTREAM_CUT, "the server behind broke off; the request may have been acted upon")
             }
+            OutboundError::BodyBrokeOff => Problem::new(INVALID_REQUEST, "the request's body broke off before its end"),
             OutboundError::TimedOut => {
                 Problem::new(UPSTREAM_TIMEOUT, "the server behind took too long; the request may be acted upon yet")
             }

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
@@ -18,26 +18,38 @@ use super::{
     pool::{Origin, Pool},
 };
 
-/// How much of a request's body was taken so far.
+/// What became of a request's body so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent(Option<Arc<AtomicU64>>);
+pub(super) struct Sent(Option<Arc<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    frames: AtomicU64,
+    broke_off: AtomicBool,
+}
 
 impl Sent {
+    /// How much of it was taken.
     pub(super) fn so_far(&self) -> u64 {
-        self.0.as_ref().map_or(0, |frames| frames.load(Relaxed))
+        self.0.as_ref().map_or(0, |told| told.frames.load(Relaxed))
+    }
+
+    /// Whether it ended before its end.
+    pub(super) fn broke_off(&self) -> bool {
+        self.0.as_ref().is_some_and(|told| told.broke_off.load(Relaxed))
     }
 }
 
 /// A request's body, counted as it goes out.
 pub(super) struct Watched {
     body: OutboundBody,
-    frames: Arc<AtomicU64>,
+    told: Arc<Told>,
 }
 
 impl Watched {
     pub(super) fn new(body: OutboundBody, sent: &mut Sent) -> Self {
-        let frames = Arc::clone(sent.0.get_or_insert_default());
-        Self { body, frames }
+        let told = Arc::clone(sent.0.get_or_insert_default());
+        Self { body, told }
     }
 }
 
@@ -48,8 +60,10 @@ impl Body for Watched {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if polled.is_ready() {
-            this.frames.fetch_add(1, Relaxed);
+        match &polled {
+            Poll::Ready(Some(Err(_))) => this.told.broke_off.store(true, Relaxed),
+            Poll::Ready(_) => drop(this.told.frames.fetch_add(1, Relaxed)),
+            Poll::Pending => {}
         }
         polled
     }
