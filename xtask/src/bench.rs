@@ -13,6 +13,7 @@ pub(crate) fn run(workspace: &Workspace) -> Report {
     report.step("engine calls (criterion)", || engine_calls(workspace));
     report.step("token endpoint beside the ceiling", || token_endpoint(workspace));
     report.step("tokens issued and checked, beside others", || issuing(workspace));
+    report.step("calls to APIs, beside nginx", || api_calls(workspace));
     report
 }
 
@@ -24,6 +25,17 @@ fn engine_calls(workspace: &Workspace) -> Result<Outcome> {
 fn token_endpoint(workspace: &Workspace) -> Result<Outcome> {
     let mut harness = workspace.program("tokenkeep-bench", Profile::Release)?;
     Ok(Outcome::one(process::run(harness.arg("token-endpoint"))?))
+}
+
+/// Without nginx the rest is measured, and the step is not passed.
+fn api_calls(workspace: &Workspace) -> Result<Outcome> {
+    let missing = provision::nginx().err();
+    let mut harness = workspace.program("tokenkeep-bench", Profile::Release)?;
+    let succeeded = process::run(harness.arg("proxy"))?;
+    Ok(match missing {
+        Some(why) if succeeded => Outcome::Missing(why.0),
+        _ => Outcome::one(succeeded),
+    })
 }
 
 /// Beside node-oidc-provider, workers-oauth-provider and mcp-oauth-dynamicclient. Whatever could not be installed is left

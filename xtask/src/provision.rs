@@ -238,6 +238,12 @@ fn node_version(node: &Path) -> Option<u32> {
     version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
+/// What calls to APIs are measured beside. It is started on ports of its own, never as Debian would start it.
+pub(crate) fn nginx() -> Result<(), Missing> {
+    let there = process::succeeds(Command::new("/usr/sbin/nginx").arg("-v"));
+    if there { Ok(()) } else { debian_packages(&["nginx-light"], "calls to APIs are measured beside it") }
+}
+
 fn npm_package(folder: &Path, name: &str, version: &str, why: &str) -> Result<(), Missing> {
     #[derive(serde::Deserialize)]
     struct Manifest {
