@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 
-use crate::{AccessToken, AttemptId, Connection, Fingerprint, Generation, Health, Renewal};
+use crate::{AccessToken, AttemptId, Connection, Fingerprint, Generation, Health, Incarnation, Renewal};
 
 /// What a provider's reply brought.
 #[derive(Clone, Debug)]
@@ -28,7 +28,21 @@ pub struct Held {
     pub received_at: Timestamp,
 }
 
+/// Which reply: in one life of a connection, an attempt brings each generation once at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyId {
+    attempt: AttemptId,
+    incarnation: Incarnation,
+    generation: Generation,
+}
+
 impl Held {
+    /// Which reply it is.
+    pub fn reply(&self) -> ReplyId {
+        let Connection { incarnation, generation, .. } = self.successor;
+        ReplyId { attempt: self.attempt, incarnation, generation }
+    }
+
     /// What `claim`, in which `attempt` is written down, becomes with this reply.
     pub fn new(claim: &Connection, attempt: AttemptId, spent: Fingerprint, reply: Received, now: Timestamp) -> Self {
         let base = claim.generation;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, Held, Obstacle, Received, Seen, Watch};
+use super::{Fault, Held, Obstacle, Received, ReplyId, Seen, Watch};
 use crate::{Boot, Connection, Renewal, ports::Version};
 
 /// What the driver must do.
@@ -81,8 +81,8 @@ pub enum Input {
     Written(Written),
     /// How the exchange ended.
     Answered(Answer),
-    /// Whether the journal has it now.
-    Journaled(Result<(), ()>),
+    /// Whether the journal has that reply now. It may come long after the flight has turned to another one.
+    Journaled(ReplyId, Result<(), ()>),
     /// The copy that lies where instances share them. `Err` = it may be that there is one: nobody answers, or what is
     /// there cannot be read. Without such a place there is none.
     Found(Result<Option<Box<Held>>, ()>),

@@ -31,7 +31,7 @@ pub use commit::{Verdict, commit};
 pub use decide::{Cause, Decision, Local, Obstacle, Sought, decide};
 pub use flight::Flight;
 pub use heard::{Beacon, Heard, Listening};
-pub use held::{Held, Received};
+pub use held::{Held, Received, ReplyId};
 pub use messages::{Answer, Effect, Input, Outcome, Refused, Timer, Written};
 pub use pause::{Pause, PauseVerdict};
 pub use settle::{Fault, INVALID_CREDENTIALS, Settle, Settled, backoff, refuse, settle};

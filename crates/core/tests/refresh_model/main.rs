@@ -81,6 +81,29 @@ fn invariants_hold_under_every_schedule() {
     }
 }
 
+/// A copy of somebody's reply was committed while our journal still wrote it; when it had, the flight was at a reply of
+/// its own, and took that for durable.
+#[test]
+fn the_journal_speaks_of_the_reply_that_it_was_given() {
+    let setting = Setting {
+        instances: 2,
+        rotation: provider::OVERLAP,
+        logins: false,
+        rollbacks: true,
+        users: false,
+        jumps: true,
+        cache: true,
+        bus: false,
+        held: true,
+        spoilt_by: None,
+    };
+    let schedule = [
+        4837, 24896, 2213, 6644, 35483, 11533, 15055, 48413, 8573, 33223, 23970, 11358, 24030, 41776, 46118, 14565,
+        17985, 5014, 6468, 14762, 6089, 28188, 2660, 11798, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    run(setting, &schedule).unwrap();
+}
+
 /// A model that never gets anywhere finds nothing: every kind of event must turn up, and the books must be compared at
 /// the end of most runs.
 #[test]

@@ -305,9 +305,10 @@ impl Pilot {
             Effect::Keep(held) => {
                 // A task of its own: the reply is made durable even if the flight ends first.
                 let flights = self.flights.clone();
+                let reply = held.reply();
                 let held = flights.kept.remember(*held);
                 let keeping = tokio::spawn(async move { flights.kept.keep(&held).await });
-                self.begin(async move { Input::Journaled(keeping.await.unwrap_or(Err(()))) });
+                self.begin(async move { Input::Journaled(reply, keeping.await.unwrap_or(Err(()))) });
             }
             // Tasks of their own: nothing waits for them.
             Effect::Share(held) => {

@@ -136,7 +136,7 @@ impl Flight {
     pub(super) fn keeping(&mut self, now: Now, mut k: Keeping, input: Input) -> Vec<Effect> {
         let mut effects = vec![];
         match input {
-            Input::Journaled(result) => {
+            Input::Journaled(reply, result) if reply == k.held.reply() => {
                 k.journal = if result.is_ok() { Journal::Durable } else { Journal::Failed };
                 if k.journal == Journal::Durable {
                     effects.extend(k.publish());

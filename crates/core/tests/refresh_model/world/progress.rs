@@ -58,11 +58,11 @@ impl World {
             }
             Pending::Replied { token, .. } if how == How::AnswerLost => self.cut(i, token),
             Pending::Replied { token, sent_at, reply } => self.deliver(i, token, sent_at, reply),
-            Pending::Keep(_) if how == How::Failed => Input::Journaled(Err(())),
+            Pending::Keep(held) if how == How::Failed => Input::Journaled(held.reply(), Err(())),
             Pending::LateKeep(_) if how == How::Failed => return,
             Pending::Keep(held) => {
                 self.kept(i, &held);
-                Input::Journaled(Ok(()))
+                Input::Journaled(held.reply(), Ok(()))
             }
             Pending::LateKeep(held) => return self.kept(i, &held),
             Pending::Share(_) | Pending::Beacon(_) | Pending::Withdraw(_) if how == How::RequestLost => return,
