@@ -22,8 +22,10 @@ use crate::report::Report;
 
 /// How long a token lives.
 const LIFE: Duration = Duration::from_secs(8);
-/// The API stops taking the token that it has taken so often.
-const TAKEN: usize = 1_500;
+/// The API stops taking a token that it has taken so often, well before that is refreshed for its age.
+const TAKEN: usize = 500;
+/// To so many tokens it does that: more reports of new tokens in a minute would not be believed.
+const GIVEN_UP: usize = 3;
 /// How many call at once.
 const CALLERS: usize = 32;
 /// What each sends, in bytes.
@@ -110,7 +112,8 @@ async fn api(provider: Arc<FakeProvider>, seen: Arc<Mutex<Seen>>) -> FakeApi {
             if good {
                 let taken = seen.taken.entry(token.clone()).or_default();
                 *taken += 1;
-                if *taken == TAKEN {
+                let enough = *taken == TAKEN;
+                if enough && seen.refused.len() < GIVEN_UP {
                     seen.refused.insert(token);
                 }
             } else {
