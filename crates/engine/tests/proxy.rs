@@ -518,6 +518,24 @@ async fn an_upload_that_breaks_off_says_nothing_of_the_provider() {
     assert_eq!(text(caught.call(send(Method::POST, "/upload", "whole")).await.unwrap()).await, "you sent whole");
 }
 
+#[tokio::test]
+async fn an_api_of_the_last_century_does_not_make_us_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let t = engine(vec![format!("http://{}", listener.local_addr().unwrap())]).await;
+    let answers = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 4096];
+        assert_ne!(stream.read(&mut asked).await.unwrap(), 0);
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").await.unwrap();
+    };
+    let proxy = t.engine.proxy();
+    let id = alice();
+    let (reply, ()) = tokio::join!(proxy.call(&Caller::Local, &id, get("/")), answers);
+    let reply = reply.unwrap();
+    assert_eq!(reply.version(), http::Version::HTTP_11);
+    assert_eq!(text(reply).await, "until the end");
+}
+
 /// Answers on kept connections; the second request on any of them is read, and hung up on.
 async fn forgetful() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -193,7 +193,9 @@ impl House {
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(OutboundError::Cut { reason: "it switched protocols".to_owned(), reused: false })
             }
-            Ok(reply) => {
+            Ok(mut reply) => {
+                // RFC 9110 2.5: who passes it on says which version it speaks itself.
+                *reply.version_mut() = http::Version::HTTP_11;
                 let (pool, origin) = (Arc::clone(&self.pool), origin.clone());
                 Ok(Exchanged::Reply(reply.map(|body| Returning::boxed(body, line, pool, origin))))
             }
