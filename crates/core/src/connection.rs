@@ -334,12 +334,19 @@ impl Connection {
         }
     }
 
+    /// Whether `attempt` is the one that is to spend its refresh token. An attempt on an earlier one stays written
+    /// down until it ended.
+    pub fn is_claimed_by(&self, attempt: AttemptId) -> bool {
+        self.attempt.as_ref().is_some_and(|a| a.id == attempt && self.fingerprint() == Some(a.fingerprint))
+    }
+
     /// What its owner is told at `now`, for a provider with this early-refresh `margin` and `lease`.
     pub fn status(&self, now: Timestamp, margin: Duration, lease: Duration) -> Status {
         if matches!(self.health, Health::ReauthRequired { .. }) {
             return Status::ReauthRequired;
         }
         if let Some(attempt) = &self.attempt
+            && self.fingerprint() == Some(attempt.fingerprint)
             && attempt.is_unresolved(now, lease)
         {
             return Status::Unresolved;

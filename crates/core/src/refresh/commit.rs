@@ -55,11 +55,10 @@ pub fn commit(seen: &Seen, held: &Held, now: Timestamp) -> Verdict {
                 return Verdict::Done;
             }
             let alternate = Alternate { renewal: renewal.clone(), received_at: held.received_at };
-            Verdict::Write(Box::new(Connection {
-                alternate: Some(alternate),
-                updated_at: now,
-                ..record.as_ref().clone()
-            }))
+            let mut next = record.clone();
+            next.attempt.take_if(|a| a.id == held.attempt);
+            (next.alternate, next.updated_at) = (Some(alternate), now);
+            Verdict::Write(next)
         }
         _ => Verdict::Superseded,
     }

@@ -154,6 +154,9 @@ pub fn decide(record: &Connection, cause: Cause, local: &Local, now: Now) -> Dec
     let fresh = |fingerprint| Decision::Spend { fingerprint, first_spend_at: None, replays: 0 };
     match (record.fingerprint(), &record.attempt) {
         (Some(held), Some(attempt)) if attempt.fingerprint == held => spend_again(record, attempt, local, now),
+        (Some(_), Some(attempt)) if !is_over(attempt, local) && still(local, now) < local.policy.lease => {
+            Decision::Join
+        }
         (Some(held), _) => fresh(held),
         (None, _) => Decision::Dead { reason: "no_refresh_token".to_owned() },
     }
@@ -197,10 +200,8 @@ fn backing_off(record: &Connection, cause: Cause, now: Now) -> Option<Timestamp>
 fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) -> Decision {
     let policy = &local.policy;
     let rotation = record.rotation(policy);
-    // Nothing more can come of the attempt, and nothing of it lies where we have not looked.
-    let over =
-        attempt.phase == Phase::Unanswered || attempt.owner == local.instance || local.gone.contains(&attempt.owner);
-    let still = local.watch.map_or(Duration::ZERO, |w| w.still_for(now.boot));
+    let over = is_over(attempt, local);
+    let still = still(local, now);
     let running = !over && still < policy.lease;
     let last_beacon = local.heard.last_beacon(record);
     if running && last_beacon.is_none() {
@@ -234,8 +235,13 @@ fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) 
             return unresolved(Obstacle::ReplyElsewhere, told);
         }
         let untold = policy.silence.saturating_sub(local.heard.silent_for(record, now.boot));
-        let missing = (policy.lease + policy.silence).saturating_sub(still).max(untold);
-        if over || missing.is_zero() { spend.clone() } else { unresolved(Obstacle::OwnerMayReturn, missing) }
+        let missing = match over {
+            true if attempt.replays == 0 => Duration::ZERO,
+            // That one is over; the owners of those before it were only silent for too long, and may be back.
+            true => untold,
+            false => (policy.lease + policy.silence).saturating_sub(still).max(untold),
+        };
+        if missing.is_zero() { spend.clone() } else { unresolved(Obstacle::OwnerMayReturn, missing) }
     };
     match rotation {
         Rotation::None | Rotation::Overlap | Rotation::Predecessor => spend,
@@ -252,6 +258,16 @@ fn spend_again(record: &Connection, attempt: &Attempt, local: &Local, now: Now) 
         }
         Rotation::Strict => strict(),
     }
+}
+
+/// Whether nothing more can come of `attempt`, and nothing of it lies where we have not looked.
+fn is_over(attempt: &Attempt, local: &Local) -> bool {
+    attempt.phase == Phase::Unanswered || attempt.owner == local.instance || local.gone.contains(&attempt.owner)
+}
+
+/// How long the attempt in the record has stood still.
+fn still(local: &Local, now: Now) -> Duration {
+    local.watch.map_or(Duration::ZERO, |watch| watch.still_for(now.boot))
 }
 
 /// Whether somebody may have shared a reply to `attempt`, or to an earlier one on the same token.

@@ -6,6 +6,8 @@ mod settling;
 
 use std::time::Duration;
 
+use ulid::Ulid;
+
 use self::{
     exchange::Lease,
     keeping::Keeping,
@@ -49,15 +51,13 @@ enum State {
     },
     /// Waiting for the pacing permit and the connection.
     Connecting(Box<Connection>, Version),
-    /// The intent is being written; `began` was read before.
+    /// The intent is being written.
     Claiming {
         claim: Box<Connection>,
-        began: Boot,
+        ground: Ground,
     },
     /// The answer to the claim was lost; reading, to see.
-    Claimed {
-        began: Boot,
-    },
+    Claimed(Ground),
     /// The request is out.
     Exchanging {
         claim: Box<Connection>,
@@ -75,6 +75,13 @@ enum State {
     Finished,
 }
 
+/// What a claim was decided on, and when.
+#[derive(Debug)]
+struct Ground {
+    record: Box<Connection>,
+    began: Boot,
+}
+
 /// How often a flight starts over before it leaves it to the next.
 const MAX_RESTARTS: u32 = 4;
 /// How soon a foreign attempt is looked at again.
@@ -82,14 +89,15 @@ const JOIN_POLL: Duration = Duration::from_millis(100);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 impl Flight {
-    /// A refresh for `cause`. `attempt` must be fresh.
+    /// A refresh for `cause`. `attempt` must be fresh: every claim takes the next one from there.
     pub fn new(cause: Cause, local: Local, attempt: AttemptId) -> Self {
         Self { cause, local, attempt, state: State::Idle, connected: false, restarts: 0, joined_since: None }
     }
 
     /// The rest of a flight whose reply lies in a journal: what an earlier process, or this one, could not commit.
-    pub fn resume(held: Held, local: Local) -> Self {
-        let mut flight = Self::new(Cause::Due, local, held.attempt);
+    /// `attempt` must be fresh, as in [`Flight::new`]: a reply that turns out to be nobody's leads on to a refresh.
+    pub fn resume(held: Held, local: Local, attempt: AttemptId) -> Self {
+        let mut flight = Self::new(Cause::Due, local, attempt);
         flight.state = State::Resuming(Box::new(held));
         flight
     }
@@ -118,22 +126,22 @@ impl Flight {
             (State::Connecting(connection, _), Input::Unreachable(fault)) => {
                 self.finish(Outcome::Failed { connection: Some(connection), fault })
             }
-            (State::Claiming { claim, began }, Input::Written(written)) => match written {
-                Written::Committed(version) => self.spend(now, claim, version, began),
+            (State::Claiming { claim, ground }, Input::Written(written)) => match written {
+                Written::Committed(version) => self.spend(now, claim, version, &ground),
                 Written::Conflict => self.restart(),
                 Written::Unknown => {
-                    self.state = State::Claimed { began };
+                    self.state = State::Claimed(ground);
                     vec![Effect::Read]
                 }
                 Written::Unavailable => self.finish(Outcome::StoreUnavailable),
             },
-            (State::Claimed { began }, Input::Record(Ok(Seen::Live(record, version))))
-                if record.attempt.as_ref().is_some_and(|a| a.id == self.attempt) =>
+            (State::Claimed(ground), Input::Record(Ok(Seen::Live(record, version))))
+                if record.is_claimed_by(self.attempt) =>
             {
-                self.spend(now, record, version, began)
+                self.spend(now, record, version, &ground)
             }
-            (State::Claimed { .. }, Input::Record(Ok(seen))) => self.on_record(now, Ok(seen)),
-            (State::Claimed { .. }, Input::Record(Err(()))) => self.finish(Outcome::StoreUnavailable),
+            (State::Claimed(_), Input::Record(Ok(seen))) => self.on_record(now, Ok(seen)),
+            (State::Claimed(_), Input::Record(Err(()))) => self.finish(Outcome::StoreUnavailable),
             (State::Exchanging { claim, lease }, input) => self.exchanging(now, claim, lease, input),
             (State::Keeping(keeping), input) => self.keeping(now, keeping, input),
             (State::Settling { how, step }, input) => self.settling(now, how, step, input),
@@ -251,7 +259,9 @@ impl Flight {
         else {
             return self.restart();
         };
-        let mut claim = record;
+        // A reply is told from others by its attempt, so no two claims share one.
+        self.attempt = AttemptId(Ulid::from(u128::from(self.attempt.0).wrapping_add(1)));
+        let mut claim = record.clone();
         claim.attempt = Some(Attempt {
             id: self.attempt,
             owner: self.local.instance,
@@ -263,14 +273,17 @@ impl Flight {
         });
         claim.updated_at = now.wall;
         let effect = Effect::Write { connection: claim.clone(), expect: Some(version) };
-        self.state = State::Claiming { claim, began: now.boot };
+        self.state = State::Claiming { claim, ground: Ground { record, began: now.boot } };
         vec![effect]
     }
 
-    fn spend(&mut self, now: Now, claim: Box<Connection>, version: Version, began: Boot) -> Vec<Effect> {
+    fn spend(&mut self, now: Now, claim: Box<Connection>, version: Version, ground: &Ground) -> Vec<Effect> {
         let policy = self.local.policy;
-        let not_after = began + policy.spend_within;
-        let Some(renewal) = claim.tokens.renewal.clone().filter(|_| now.boot < not_after) else {
+        let not_after = ground.began + policy.spend_within;
+        // While the claim was written, an owner thought lost may have said that it holds the reply, or we may have
+        // become unable to hear it.
+        let stands = || matches!(decide(&ground.record, self.cause, &self.local, now), Decision::Spend { .. });
+        let Some(renewal) = claim.tokens.renewal.clone().filter(|_| now.boot < not_after && stands()) else {
             return self.settle(Ending::NotSent, false);
         };
         self.connected = false;

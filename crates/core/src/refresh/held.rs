@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 
-use crate::{AccessToken, AttemptId, Connection, Fingerprint, Generation, Health, Incarnation, Renewal};
+use crate::{AccessToken, AttemptId, Connection, Fingerprint, Generation, Health, Incarnation, Phase, Renewal};
 
 /// What a provider's reply brought.
 #[derive(Clone, Debug)]
@@ -92,9 +92,8 @@ impl Held {
             self.successor.spent.push(self.spent);
         }
         let next = &mut self.successor;
-        if next.attempt.as_ref().is_some_and(|a| a.id == self.attempt || a.fingerprint == self.spent) {
-            next.attempt = None;
-        }
+        // Somebody else's may be about to spend what we spent: until it ended, what we brought had better rest.
+        next.attempt.take_if(|a| a.id == self.attempt || a.phase == Phase::Unanswered);
         next.committed_by = Some(self.attempt);
         next.alternate = None;
         next.health = Health::Healthy;

@@ -102,6 +102,7 @@ pub enum Settled {
 pub fn settle(seen: &Seen, attempt: AttemptId, how: &Settle, now: Timestamp) -> Settled {
     let Some(mut next) = ours(seen, attempt) else { return Settled::Moved };
     match how {
+        _ if !next.is_claimed_by(attempt) => next.attempt = None,
         Settle::Release => take_back(&mut next),
         Settle::Failed(fault) => {
             take_back(&mut next);

@@ -1,6 +1,6 @@
 //! One instance: its clocks, its journal, and the flight it is on.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use tokenkeep_core::{
@@ -11,6 +11,9 @@ use tokenkeep_core::{
 
 use crate::provider::Token;
 
+/// When each reply was last said to be held, in true time, by the token that it brought.
+pub type Told = BTreeMap<Token, Duration>;
+
 /// What the flight waits for.
 #[derive(Debug)]
 pub enum Pending {
@@ -20,10 +23,11 @@ pub enum Pending {
         expect: Option<Version>,
     },
     Connect,
-    /// Not a byte is out yet.
+    /// Not a byte is out yet. What is `told` from now on comes too late to be heard.
     Spend {
         token: Token,
         not_after: Boot,
+        told: Told,
     },
     /// The request is on its way, or with the provider.
     Sent {

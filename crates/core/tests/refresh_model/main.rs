@@ -37,7 +37,8 @@ fn settings(spoilt_by: Option<SpoiltBy>) -> impl Strategy<Value = (Setting, Vec<
         Some(SpoiltBy::BeaconIgnored | SpoiltBy::DeafnessTakenForSilence) => (may().boxed(), Just(true).boxed()),
         _ => (may().boxed(), may().boxed()),
     };
-    let held = proptest::bool::weighted(0.3);
+    let told = matches!(spoilt_by, Some(SpoiltBy::BeaconIgnored | SpoiltBy::DeafnessTakenForSilence));
+    let held = proptest::bool::weighted(if told { 0.95 } else { 0.3 });
     let setting = (2usize..=4, rotation, may(), may(), may(), cache, bus, held).prop_map(
         move |(instances, rotation, rollbacks, users, jumps, cache, bus, held)| Setting {
             instances,

@@ -144,7 +144,7 @@ impl Flights {
             let patient = mission.is_patient();
             let flight = match mission {
                 Mission::Refresh(cause) => Flight::new(cause, local, flights.attempt()),
-                Mission::Commit(held) => Flight::resume(*held, local),
+                Mission::Commit(held) => Flight::resume(*held, local, flights.attempt()),
             };
             let (connected, connected_to, under_way) = (None, None, FuturesUnordered::new());
             let status = Arc::default();

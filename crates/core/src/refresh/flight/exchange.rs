@@ -46,7 +46,7 @@ impl Flight {
             (Lease::Renewing, Input::Written(Written::Committed(version))) => (Lease::Held(version), vec![]),
             (Lease::Renewing, Input::Written(_)) => (Lease::Rereading, vec![Effect::Read]),
             (Lease::Rereading, Input::Record(seen)) => match seen {
-                Ok(Seen::Live(record, version)) if record.attempt.as_ref().is_some_and(|a| a.id == self.attempt) => {
+                Ok(Seen::Live(record, version)) if record.is_claimed_by(self.attempt) => {
                     claim = record;
                     (Lease::Held(version), vec![])
                 }

@@ -1,10 +1,8 @@
 //! Writing down that an attempt brought no reply.
 
-use ulid::Ulid;
-
 use super::{Flight, State};
 use crate::{
-    AttemptId, Connection, Now,
+    Connection, Now,
     refresh::{Effect, Fault, Input, Outcome, Seen, Settle, Settled, Written, refuse, settle},
 };
 
@@ -77,7 +75,6 @@ impl Flight {
             (Ending::NotSent | Ending::Without(Settle::Unanswered { replay: true, .. }, _), After::Stands(_))
             // The record moved on, an alternate took its place, or the user must come back: the next look tells.
             | (Ending::Refused { .. }, After::Stands(_)) => {
-                self.attempt = AttemptId(Ulid::from(u128::from(self.attempt.0).wrapping_add(1)));
                 self.restart()
             }
             (Ending::NotSent, After::Unknown) => self.finish(Outcome::StoreUnavailable),

@@ -6,7 +6,7 @@ use tokenkeep_core::{Connection, Generation, Health, InstanceId, Rotation, ports
 
 use super::{InFlight, Reached, World, token_of};
 use crate::{
-    instance::Instance,
+    instance::{Instance, Told},
     provider::{Token, WINDOW, fingerprint},
     store::Content,
 };
@@ -58,7 +58,13 @@ impl World {
         }
     }
 
-    pub(super) fn send(&mut self, i: usize, token: Token) {
+    /// What everybody may have heard by now.
+    pub(super) fn told(&self) -> Told {
+        self.reached.iter().filter_map(|r| Some((r.brought, r.told?))).collect()
+    }
+
+    /// The first byte of `i` leaves; `told` is what it may have heard when it was about to send it.
+    pub(super) fn send(&mut self, i: usize, token: Token, told: &Told) {
         let owner = self.instances[i].id;
         let unknown = self.reached.iter().filter(|r| r.spent == token && r.brought != token);
         let own = |r: &Reached| r.holders.contains_key(&owner);
@@ -71,7 +77,11 @@ impl World {
             .iter()
             .filter(|f| f.token == token)
             .map(|f| (f.owner, None))
-            .chain(unknown.filter(|r| !r.holders.is_empty() || r.in_store).map(|r| (r.owner, r.told)))
+            .chain(
+                unknown
+                    .filter(|r| !r.holders.is_empty() || r.in_store)
+                    .map(|r| (r.owner, told.get(&r.brought).copied())),
+            )
             .collect();
         if let Some(cache) = &self.cache
             && let Some(copy) = &cache.copy
@@ -80,6 +90,7 @@ impl World {
             && copy.since < self.instances[i].began
             && self.setting.rotation == Rotation::Strict
             && !self.rolled_back
+            && self.is_of_the_consented_grant(token)
         {
             return self.violate(format!("1: {owner} spends token {token}, though its successor is shared"));
         }
@@ -108,6 +119,12 @@ impl World {
                 (untold && silent >= self.policy.lease + self.policy.silence).then_some(true)
             }
         }
+    }
+
+    /// Whether the user has not consented anew since: an earlier grant is only tried where the newer one is refused.
+    fn is_of_the_consented_grant(&self, token: Token) -> bool {
+        let family = |token| self.provider.family(token);
+        self.consented.is_some_and(|consented| family(consented) == family(token))
     }
 
     /// Refresh tokens of the consented grant which reached us, which we are bound to have kept, and which the

@@ -119,9 +119,10 @@ impl World {
             && let Some(held) = self.instances[i].adopted.pop()
         {
             self.reach.resumed += 1;
+            let attempt = AttemptId(self.ulid());
             let local = self.local(i);
             self.instances[i].began = self.time;
-            self.instances[i].flight = Some(Flight::resume(held, local));
+            self.instances[i].flight = Some(Flight::resume(held, local, attempt));
             self.feed(i, Input::Start);
         }
     }
@@ -166,7 +167,7 @@ impl World {
             Effect::Write { connection, expect } => Pending::Write { connection, expect },
             Effect::Connect { .. } => Pending::Connect,
             Effect::Spend { renewal, not_after, .. } => {
-                Pending::Spend { token: token_of(renewal.fingerprint), not_after }
+                Pending::Spend { token: token_of(renewal.fingerprint), not_after, told: self.told() }
             }
             Effect::Keep(held) => {
                 let us = self.instances[i].id;

@@ -45,8 +45,8 @@ impl World {
             }
             Pending::Connect => Input::Connected,
             Pending::Spend { not_after, .. } if boot >= not_after => Input::Answered(Answer::NotSent),
-            Pending::Spend { token, .. } => {
-                self.send(i, token);
+            Pending::Spend { token, told, .. } => {
+                self.send(i, token, &told);
                 self.instances[i].pending.push(Pending::Sent { token, sent_at: self.time });
                 return;
             }
