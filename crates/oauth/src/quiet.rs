@@ -60,10 +60,15 @@ pub fn parse_quiet(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> O
         // Also what is merely not allowed: that says nothing of waiting.
         StatusCode::FORBIDDEN if headers.contains_key(RETRY_AFTER) => parse_retry_after(headers, now)?,
         StatusCode::FORBIDDEN => used_up()?.min(MAX_RETRY_AFTER),
-        _ if is_of_one_endpoint(headers) => return None,
+        _ if !speaks_of_limits(headers) || is_of_one_endpoint(headers) => return None,
         _ => used_up().into_iter().chain(call_limit(headers)).max()?.min(MAX_UNASKED),
     };
     (!wait.is_zero()).then_some(wait)
+}
+
+/// Whether any of the names below may be there. Most replies have none of them, and each would be looked for.
+fn speaks_of_limits(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("x-") || name.as_str().starts_with("ratelimit"))
 }
 
 /// A limit that is said in two headers.

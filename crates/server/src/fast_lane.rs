@@ -240,10 +240,10 @@ impl FastLane {
             let request = request.map(Body::new);
             return LaneFuture::Routed(Box::pin(async move { this.tell(wanted, &client, request).await }));
         }
-        let this = self.clone();
         if let Some((id, caller)) = self.proxied(&request) {
-            return LaneFuture::Routed(Box::pin(async move { this.pass(&caller, &id, request).await }));
+            return LaneFuture::Routed(Box::pin(pass(self.state.clone(), self.line.clone(), caller, id, request)));
         }
+        let this = self.clone();
         LaneFuture::Routed(Box::pin(async move { this.route(request.map(Body::new)).await }))
     }
 
@@ -256,32 +256,6 @@ impl FastLane {
         let id = ConnectionId { integration: integration.parse().ok()?, tenant, subject };
         let key = self.state.engine.keys().authenticate(presented(request.headers())?)?;
         Some((id, Caller::Key(key)))
-    }
-
-    /// The provider's answer. What went wrong before there was one is said here: the request is gone by then.
-    async fn pass<B>(self, caller: &Caller, id: &ConnectionId, request: Request<B>) -> Response<LaneBody>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<axum::BoxError>,
-    {
-        let name = request.headers().get(&X_REQUEST_ID).filter(|id| request_id::is_sane(id)).cloned();
-        let began = self.state.clock().now().boot;
-        match proxy::pass(&self.state, caller, id, request, self.line).await {
-            Ok(answer) => {
-                self.state.metrics.fast_lane_hits.inc();
-                answer.map(LaneBody::Proxied)
-            }
-            Err(error) => {
-                let mut answer = proxy::refused(error.into());
-                let headers = answer.headers_mut();
-                headers.insert(NOSNIFF.0, NOSNIFF.1);
-                let name = name.unwrap_or_else(|| request_id::fresh(&**self.state.clock(), self.state.entropy()));
-                headers.insert(X_REQUEST_ID, name);
-                let took = self.state.clock().now().boot.since(began);
-                self.state.metrics.answered(proxy::PROXY_ROUTE, answer.status(), took);
-                answer.map(LaneBody::Routed)
-            }
-        }
     }
 
     /// The token, if it is fresh where others keep it, too; else whatever the router says.
@@ -326,6 +300,38 @@ impl FastLane {
         let mut router = self.router;
         let Ok(response) = router.call(request).await;
         response.map(LaneBody::Routed)
+    }
+}
+
+/// The provider's answer. What went wrong before there was one is said here: the request is gone by then.
+async fn pass<B>(
+    state: AppState,
+    line: Option<Line>,
+    caller: Caller,
+    id: ConnectionId,
+    request: Request<B>,
+) -> Response<LaneBody>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    let name = request.headers().get(&X_REQUEST_ID).filter(|id| request_id::is_sane(id)).cloned();
+    let began = state.clock().now().boot;
+    match proxy::pass(&state, &caller, &id, request, line).await {
+        Ok(answer) => {
+            state.metrics.fast_lane_hits.inc();
+            answer.map(LaneBody::Proxied)
+        }
+        Err(error) => {
+            let mut answer = proxy::refused(error.into());
+            let headers = answer.headers_mut();
+            headers.insert(NOSNIFF.0, NOSNIFF.1);
+            let name = name.unwrap_or_else(|| request_id::fresh(&**state.clock(), state.entropy()));
+            headers.insert(X_REQUEST_ID, name);
+            let took = state.clock().now().boot.since(began);
+            state.metrics.answered(proxy::PROXY_ROUTE, answer.status(), took);
+            answer.map(LaneBody::Routed)
+        }
     }
 }
 

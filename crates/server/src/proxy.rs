@@ -90,25 +90,37 @@ pub(crate) fn refused(problem: Problem) -> Response {
 }
 
 /// Sends the request on, and holds the line for as long as the provider takes its time.
-pub(crate) async fn pass<B>(
+pub(crate) fn pass<B>(
     state: &AppState,
     caller: &Caller,
     id: &ConnectionId,
     request: http::Request<B>,
     line: Option<Line>,
-) -> Result<http::Response<ProxiedBody>, Error>
+) -> impl Future<Output = Result<http::Response<ProxiedBody>, Error>> + Send
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    let held = line.clone().map(Line::hold);
+    let request = outbound(request);
+    async move {
+        let held = line.clone().map(Line::hold);
+        let answer = state.engine.proxy().call(caller, id, request?).await?;
+        drop(held);
+        Ok(answer.map(|body| ProxiedBody { body, line, hold: None }))
+    }
+}
+
+/// The request without the part of its path that is for us.
+fn outbound<B>(request: http::Request<B>) -> Result<http::Request<OutboundBody>, Error>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
     let (mut head, body) = request.into_parts();
     let rest = path_and_query(rest(head.uri.path()), head.uri.query());
     head.uri = Uri::from(rest.ok_or(Error::InvalidPath("cannot be sent"))?);
     let body = if body.is_end_stream() { empty_body() } else { OutboundBody::new(body.map_err(Into::into)) };
-    let answer = state.engine.proxy().call(caller, id, http::Request::from_parts(head, body)).await?;
-    drop(held);
-    Ok(answer.map(|body| ProxiedBody { body, line, hold: None }))
+    Ok(http::Request::from_parts(head, body))
 }
 
 /// The three names after `/proxy/`, as they came.

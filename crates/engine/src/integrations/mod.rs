@@ -70,11 +70,14 @@ impl Integrations {
     pub(crate) async fn party(&self, id: &IntegrationId) -> Result<Option<Arc<Party>>, Error> {
         let now = self.shared.now().boot;
         let known = self.known().get(id).cloned();
-        if let Some(known) = &known
-            && now.since(known.asked) < SOFT_LIFE
-        {
-            return Ok(known.party.clone());
+        match known {
+            Some(known) if now.since(known.asked) < SOFT_LIFE => Ok(known.party),
+            // On the heap: who finds it known, as nearly everybody does, need not carry the room for this.
+            known => Box::pin(self.look_up(id, known, now)).await,
         }
+    }
+
+    async fn look_up(&self, id: &IntegrationId, known: Option<Known>, now: Boot) -> Result<Option<Arc<Party>>, Error> {
         let loaded = self.load(id).await;
         let (party, introduced) = match (loaded, known) {
             (Ok(None), _) => (self.uncalled_for(id).map(Arc::new), now),

@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -34,9 +37,16 @@ impl Default for CircuitSettings {
 #[derive(Clone, Debug)]
 pub(crate) struct Circuit {
     settings: CircuitSettings,
-    origins: Arc<Mutex<HashMap<String, State>>>,
+    origins: Arc<Origins>,
     open: Gauge,
     refused: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Origins {
+    states: Mutex<HashMap<String, State>>,
+    /// Whether there is anything in it: while nobody fails, as nearly always, nobody looks.
+    failing: AtomicBool,
 }
 
 /// The circuit to one origin; one that is not there is closed, without a failure.
@@ -90,6 +100,9 @@ impl Circuit {
     /// Lets one call to `origin` (`https://api.example.com`) pass, or says when to ask again. Its end is to be
     /// [reported](Self::report).
     pub(crate) fn enter(&self, origin: &str, now: Boot) -> Result<Pass, Duration> {
+        if !self.origins.failing.load(Relaxed) {
+            return Ok(Pass { probe: None });
+        }
         let mut origins = self.origins();
         let Some(state) = origins.get_mut(origin) else { return Ok(Pass { probe: None }) };
         if let Some(wait) = state.wait(self.settings, now) {
@@ -106,6 +119,9 @@ impl Circuit {
 
     /// When to ask again, if nothing passes to `origin` now: for who has to wait for something else first.
     pub(crate) fn refuses(&self, origin: &str, now: Boot) -> Option<Duration> {
+        if !self.origins.failing.load(Relaxed) {
+            return None;
+        }
         let wait = self.origins().get(origin)?.wait(self.settings, now)?;
         self.refused.inc();
         Some(wait)
@@ -113,8 +129,11 @@ impl Circuit {
 
     /// How a call to `origin` ended: well, if there was an answer that is no 5xx.
     pub(crate) fn report(&self, origin: &str, ok: bool, now: Boot) {
+        if (ok && !self.origins.failing.load(Relaxed)) || self.settings.failures == 0 {
+            return;
+        }
         let mut origins = self.origins();
-        if (ok || self.settings.failures == 0) && !origins.contains_key(origin) {
+        if ok && !origins.contains_key(origin) {
             return;
         }
         let state = origins.entry(origin.to_owned()).or_insert(State::Closed(0));
@@ -142,10 +161,11 @@ impl Circuit {
                 tracing::info!(%origin, "the provider still fails");
             }
         }
+        self.origins.failing.store(!origins.is_empty(), Relaxed);
     }
 
     fn origins(&self) -> MutexGuard<'_, HashMap<String, State>> {
-        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+        self.origins.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -53,9 +53,6 @@ const MIN_TTL: Duration = Duration::from_secs(60);
 /// How long connecting may take, and how long the provider may think about its reply.
 const REPLY_WITHIN: Duration = Duration::from_secs(120);
 
-/// A token does not grow old within this.
-const NO_TIME: Duration = Duration::from_secs(1);
-
 impl Proxy {
     pub(crate) fn new(connections: Connections) -> Self {
         Self { counted: Counted::new(&connections.shared.metrics), connections }
@@ -98,7 +95,7 @@ impl Proxy {
         match self.connections.cached(integration, tenant, subject, MIN_TTL) {
             Some(ready) => Ok(ready),
             // Who may call need not be allowed to read: what they get is the reply, never the token.
-            None => self.connections.token(&Caller::Local, id, MIN_TTL).await,
+            None => Box::pin(self.connections.token(&Caller::Local, id, MIN_TTL)).await,
         }
     }
 }
@@ -116,15 +113,25 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn run(self) -> Result<Response<OutboundBody>, Error> {
+    async fn run(&self) -> Result<Response<OutboundBody>, Error> {
         let ready = self.proxy.token(self.id).await?;
         let ready = self.wait(ready).await?;
         let reply = self.send(&ready, self.body.first()).await?;
         if !self.api.unauthorized.contains(&reply.status().as_u16()) {
             return Ok(reply);
         }
+        // What is rare is kept on the heap: a call's future is made and moved for every call.
+        Box::pin(self.unauthorized(&ready, reply)).await
+    }
+
+    /// The provider says that the token is no good.
+    async fn unauthorized(
+        &self,
+        ready: &Ready,
+        reply: Response<OutboundBody>,
+    ) -> Result<Response<OutboundBody>, Error> {
         let Some(body) = self.body.again() else {
-            self.refresh_behind(&ready);
+            self.refresh_behind(ready);
             return Ok(reply);
         };
         match self.proxy.connections.refresh(&Caller::Local, self.id, Some(ready.generation)).await {
@@ -143,16 +150,15 @@ impl Call<'_> {
     /// Waits until the provider may be called once more; gives the token to call it with by then.
     async fn wait(&self, ready: Arc<Ready>) -> Result<Arc<Ready>, Error> {
         let shared = self.shared();
-        let before = shared.now().boot;
-        if let Some(wait) = shared.circuit.refuses(self.host.origin(), before) {
+        if let Some(wait) = shared.circuit.refuses(self.host.origin(), shared.now().boot) {
             return Err(self.left_alone(wait));
         }
-        self.may_send().await?;
-        if shared.now().boot.since(before) < NO_TIME { Ok(ready) } else { self.proxy.token(self.id).await }
+        // Whoever waited may find that the token grew old meanwhile.
+        if self.may_send().await? { self.proxy.token(self.id).await } else { Ok(ready) }
     }
 
-    /// Waits until the provider may be sent one more request.
-    async fn may_send(&self) -> Result<(), Error> {
+    /// Waits until the provider may be sent one more request; answers whether that was needed.
+    async fn may_send(&self) -> Result<bool, Error> {
         let shared = self.shared();
         shared.limits.enter(self.party, self.id, shared.settings.proxy.max_wait).await
     }
@@ -161,15 +167,15 @@ impl Call<'_> {
     async fn send(&self, ready: &Ready, body: OutboundBody) -> Result<Response<OutboundBody>, Error> {
         let origin = self.host.origin();
         let circuit = &self.shared().circuit;
-        let _pass = circuit.enter(origin, self.shared().now().boot).map_err(|wait| self.left_alone(wait))?;
         let began = self.shared().now().boot;
+        let _pass = circuit.enter(origin, began).map_err(|wait| self.left_alone(wait))?;
         let sent = match self.try_send(ready, body).await? {
             // The connection was about to be closed. RFC 9110 9.2.2: what may be done twice may be sent again.
             Err(cut @ OutboundError::Cut { reused: true, .. }) if self.head.method.is_idempotent() => {
                 match self.body.again() {
                     Some(body) => {
                         self.may_send().await?;
-                        self.try_send(ready, body).await?
+                        Box::pin(self.try_send(ready, body)).await?
                     }
                     None => Err(cut),
                 }

@@ -112,7 +112,7 @@ impl Outbound {
         loop {
             let (line, reused) = match self.house.pool.take(&origin) {
                 Some(line) => (line, true),
-                None => (self.house.open(&origin, within).await?, false),
+                None => (Box::pin(self.house.open(&origin, within)).await?, false),
             };
             match self.house.exchange(&origin, line, reused, request, within).await? {
                 Exchanged::Reply(reply) => return Ok(reply),

@@ -88,19 +88,21 @@ impl Limits {
     }
 
     /// Waits until one more call may be sent for `id`, for `patience` at most. To be asked for each request that is
-    /// sent, a repeated one too, and right before it is sent: what is granted is for now.
+    /// sent, a repeated one too, and right before it is sent: what is granted is for now. Answers whether it took any
+    /// time.
     ///
     /// # Errors
     ///
     /// [`Error::TooMany`] if it would take longer, and how long.
-    pub(crate) async fn enter(&self, party: &Party, id: &ConnectionId, patience: Duration) -> Result<(), Error> {
-        self.enter_api(&party.provider.api, id, patience).await
+    pub(crate) async fn enter(&self, party: &Party, id: &ConnectionId, patience: Duration) -> Result<bool, Error> {
+        let api = &party.provider.api;
+        if api.limits.is_empty() && self.quiet.is_over() {
+            return Ok(false);
+        }
+        Box::pin(self.enter_api(api, id, patience)).await
     }
 
-    async fn enter_api(&self, api: &Api, id: &ConnectionId, patience: Duration) -> Result<(), Error> {
-        if api.limits.is_empty() && self.quiet.is_over() {
-            return Ok(());
-        }
+    async fn enter_api(&self, api: &Api, id: &ConnectionId, patience: Duration) -> Result<bool, Error> {
         let began = self.clock.now().boot;
         let entered = self.pass(api, id, began + patience).await;
         let integration = id.integration.to_string();
@@ -109,7 +111,7 @@ impl Limits {
             let labels = WaitLabels { integration: integration.clone() };
             self.waits.get_or_create(&labels).observe(waited.as_secs_f64());
         }
-        entered.map_err(|Refused { limit, wait }| {
+        entered.map(|()| !waited.is_zero()).map_err(|Refused { limit, wait }| {
             self.refusals.get_or_create(&RefusalLabels { integration, limit }).inc();
             let what = if limit == QUIET {
                 "the provider asked not to be called at present"
@@ -122,7 +124,10 @@ impl Limits {
 
     /// The same for a login, which counts as a call at some providers.
     pub(crate) async fn enter_login(&self, party: &Party, id: &ConnectionId, patience: Duration) -> Result<(), Error> {
-        if party.provider.api.logins_count { self.enter(party, id, patience).await } else { Ok(()) }
+        if party.provider.api.logins_count {
+            self.enter(party, id, patience).await?;
+        }
+        Ok(())
     }
 
     /// Looks for what a reply says of limits. Where it asks for quiet, `id` calls no more until that is over; nobody

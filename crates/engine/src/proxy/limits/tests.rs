@@ -142,7 +142,7 @@ impl World {
     }
 }
 
-fn refused(result: Result<(), Error>) -> Duration {
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>) -> Duration {
     match result {
         Err(error @ Error::TooMany { .. }) => error.retry_after().unwrap(),
         other => panic!("{other:?}"),
