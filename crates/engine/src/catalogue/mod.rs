@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(catalogue.iter().count(), count + 1);
         assert!(catalogue.ids().is_sorted());
         assert_eq!(catalogue.get(&id("google")).expect("there").token_url.as_deref(), Some("http://127.0.0.1:9/token"));
-        assert_eq!(catalogue.get(&id("github")).expect("there").display_name, "GitHub OAuth App");
+        assert_eq!(catalogue.get(&id("github")).expect("there").display_name, "GitHub");
         assert_eq!(catalogue.get(&id("nobody")), None);
     }
 
