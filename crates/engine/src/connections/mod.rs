@@ -6,6 +6,7 @@ pub(crate) mod exchange;
 pub(crate) mod flight;
 mod list;
 mod put;
+mod record;
 mod reports;
 pub(crate) mod revoke;
 mod seed;

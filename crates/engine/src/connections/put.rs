@@ -10,7 +10,7 @@ use tokenkeep_core::{
 };
 use tokenkeep_oauth::Secret;
 
-use super::{ATTEMPTS, ConnectionView, Connections, exchange, flight};
+use super::{ATTEMPTS, ConnectionView, Connections, exchange, record};
 use crate::{Caller, Error, error::STORE_RETRY};
 
 /// A member that may be left out, be `null`, or have a value: three different wishes.
@@ -125,7 +125,7 @@ impl Connections {
         let mut unknown = None;
         for _ in 0..ATTEMPTS {
             let asked = self.flights.cache.asking(self.shared.now());
-            let seen = flight::read(&self.shared.records, id).await.map_err(|()| unavailable())?;
+            let seen = record::read(&self.shared.records, id).await.map_err(|()| unavailable())?;
             // The answer to our last write was lost: what it would have made may be there.
             if let (Some((created, written)), Some(present)) = (unknown.take(), seen.live())
                 && same(&written, present)

@@ -3,7 +3,7 @@
 use tokenkeep_core::{Connection, ConnectionId, Fingerprint, Spent};
 use tokenkeep_oauth::Secret;
 
-use super::{Connections, exchange, flight};
+use super::{Connections, exchange, record};
 use crate::{Caller, Error, Given, PutMode, PutTokens, error::STORE_RETRY};
 
 /// What became of a seed.
@@ -36,7 +36,7 @@ impl Connections {
             Err(error) => return Err(error),
         }
         let unavailable = |()| Error::StoreUnavailable { retry_after: STORE_RETRY, source: None };
-        let seen = flight::read(&self.shared.records, id).await.map_err(unavailable)?;
+        let seen = record::read(&self.shared.records, id).await.map_err(unavailable)?;
         Ok(match seen.live() {
             Some(connection) if !may_come_from(connection, fingerprint) => Seeded::Ignored,
             _ => Seeded::Kept,

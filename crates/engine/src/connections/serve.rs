@@ -10,8 +10,9 @@ use tokenkeep_core::{
 use tokio::sync::watch;
 
 use super::{
-    Connections, PROVIDER_RETRY, flight,
+    Connections, PROVIDER_RETRY,
     flight::{Progress, Route},
+    record,
     reports::{self, Report},
     view::until,
 };
@@ -359,7 +360,7 @@ impl Connections {
             if check {
                 this.shared.metrics.l1_revalidations.inc();
                 let asked = this.flights.cache.asking(this.shared.now());
-                match flight::read(&this.shared.records, &id).await {
+                match record::read(&this.shared.records, &id).await {
                     Ok(Seen::Live(connection, _)) => {
                         let policy = this.policy(&id.integration).await;
                         this.flights.publish(&connection, &policy, asked);
