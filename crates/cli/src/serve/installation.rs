@@ -11,7 +11,7 @@ use tokenkeep_engine::{
 use tokenkeep_oauth::Secret;
 use url::Url;
 
-use super::{issuer, sessions};
+use super::{issuer, said::required, sessions};
 use crate::{
     config::{ApiKey, Config, Integration, SeededConnection, read_secret_file, secret},
     environment::Environment,
@@ -127,10 +127,6 @@ fn admin_key(environment: &Environment) -> Result<Option<Secret>> {
         }
         (None, None) => Ok(None),
     }
-}
-
-pub(super) fn required<'a>(name: &str, value: Option<&'a String>) -> Result<&'a str> {
-    value.map(String::as_str).ok_or_else(|| anyhow!("`{name}` is missing"))
 }
 
 fn api_key(key: &ApiKey) -> Result<ConfigKey> {

@@ -23,7 +23,10 @@ use tokenkeep_oauth::{
 };
 use url::{Host, Url};
 
-use super::{installation::required, protect};
+use super::{
+    protect,
+    said::{required, scopes},
+};
 use crate::config::{Config, Integration, Issuer, IssuerResource, OAuthClient, secret};
 
 /// The word for signing in with an admin key.
@@ -305,13 +308,6 @@ fn resource(from: &IssuerResource, issuer: &Issuer) -> Result<ProtectedResource>
 
 fn shared_key(secret: &Secret) -> Option<TokenKey> {
     TokenKey::from_stored(Algorithm::Hs256, secret.expose_secret().as_bytes()).ok()
-}
-
-pub(super) fn scopes(words: &[String]) -> Result<ScopeSet> {
-    if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
-        bail!("`scopes` is a list with one scope in each entry");
-    }
-    ScopeSet::parse(&words.join(" ")).context("`scopes`")
 }
 
 fn check_resources(resources: &[ProtectedResource]) -> Result<()> {

@@ -9,6 +9,7 @@ mod issuer;
 pub(crate) mod listen;
 mod logging;
 pub(crate) mod protect;
+mod said;
 pub(crate) mod sealing_key;
 mod secret_files;
 pub(crate) mod server_url;

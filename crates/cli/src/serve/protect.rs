@@ -14,7 +14,7 @@ use tokenkeep_oauth::issuer::resource::Resource;
 use tokenkeep_server::{Forward, Protected, is_own_path};
 use url::{Host, Url};
 
-use super::{installation::required, issuer::scopes};
+use super::said::{required, scopes};
 use crate::config::{Config, Protect};
 
 /// Headers that say something else already.
