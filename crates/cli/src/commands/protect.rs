@@ -10,7 +10,7 @@ use crate::{
     args,
     config::{Config, Integration, Protect, nearest, read_secret_file},
     environment::Environment,
-    serve::{self, Demand},
+    serve::{self, Demand, protect::check_flags},
 };
 
 /// Where people sign in who have no provider.
@@ -23,6 +23,7 @@ pub(super) async fn run(context: &Context, arguments: args::Protect) -> Result<(
     if let Some(dir) = &context.global.data_dir {
         config.server.data_dir = Some(dir.clone());
     }
+    check_flags(&arguments, &config)?;
     let demand = configure(&mut config, arguments, &context.environment)?;
     serve::start(config, &context.environment, demand).await
 }
@@ -175,6 +176,34 @@ mod tests {
         let mut config = Config::load(Some(&path), &environment)?;
         let demand = configure(&mut config, arguments, &environment)?;
         Ok((config, demand))
+    }
+
+    fn flag_error(flags: &str) -> String {
+        let words = ["tokenkeep", "protect"].into_iter().chain(flags.split_whitespace());
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        let Command::Protect(arguments) = arguments.command else { panic!("it is another command") };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        std::fs::write(&path, "").unwrap();
+        let config = Config::load(Some(&path), &Environment::from([])).unwrap();
+        let error = check_flags(&arguments, &config).expect_err(flags);
+        assert!(error.is::<clap::Error>(), "{flags} is wrong usage: {error:#}");
+        error.to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_flag_is_said_of_the_flag() {
+        let here = "--upstream http://localhost:3000/mcp";
+        for (flags, said) in [
+            ("--upstream localhost:3000/mcp", "--upstream must begin with http:// or https://"),
+            ("--upstream nonsense", "--upstream is no URL"),
+            (&format!("{here} --path mcp"), "--path must begin with a slash"),
+            (&format!("{here} --path /healthz"), "--path /healthz is a path of tokenkeep's own"),
+            (&format!("{here} --scope a --scope="), "--scope takes one scope"),
+            (&format!("{here} --forward-token cookie"), "--forward-token must be"),
+        ] {
+            assert!(flag_error(flags).contains(said), "{flags}: {}", flag_error(flags));
+        }
     }
 
     fn error<const N: usize>(flags: &str, file: &str, pairs: [(&str, &str); N]) -> String {

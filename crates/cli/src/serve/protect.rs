@@ -15,7 +15,10 @@ use tokenkeep_server::{Forward, Protected, is_own_path};
 use url::{Host, Url};
 
 use super::said::{required, scopes};
-use crate::config::{Config, Protect};
+use crate::{
+    args,
+    config::{Config, Protect},
+};
 
 /// Headers that say something else already.
 const TAKEN: [&str; 6] = ["connection", "content-length", "cookie", "host", "te", "transfer-encoding"];
@@ -51,8 +54,24 @@ pub(super) fn read(config: &Config, public_url: &Url) -> Result<Vec<Told>> {
     Ok(all)
 }
 
+/// What is wrong with the flags of `tokenkeep protect`, said of the flag: there is no `[[protect]]` to look at.
+pub(crate) fn check_flags(flags: &args::Protect, config: &Config) -> Result<()> {
+    let wrong = |flag: &str, error: anyhow::Error| args::wrong(format!("{flag} {error:#}"));
+    upstream(&flags.upstream, config).map_err(|error| wrong("--upstream", error))?;
+    path(&flags.path).map_err(|error| wrong("--path", error))?;
+    flags.scopes.iter().try_for_each(|scope| match scopes(std::slice::from_ref(scope)) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(wrong("--scope", anyhow!("takes one scope; give it once for each"))),
+    })?;
+    flags.forward_token.iter().try_for_each(|word| match forward(word) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(wrong("--forward-token", error)),
+    })?;
+    Ok(())
+}
+
 fn one(from: &Protect, config: &Config, public_url: &Url) -> Result<Told> {
-    let path = path(required("path", from.path.as_ref())?)?;
+    let path = path(required("path", from.path.as_ref())?).context("`path`")?;
     let upstream = upstream(required("upstream", from.upstream.as_ref())?, config).context("`upstream`")?;
     let public = public_url.join(path).context("`path`")?;
     if upstream.origin() == public.origin() {
@@ -60,7 +79,7 @@ fn one(from: &Protect, config: &Config, public_url: &Url) -> Result<Told> {
     }
     let resource = Resource::parse(public.as_str()).with_context(|| format!("{public} cannot be protected"))?;
     Ok(Told {
-        server: Protected { resource, upstream, forward: forward(&from.forward_token)? },
+        server: Protected { resource, upstream, forward: forward(&from.forward_token).context("`forward_token`")? },
         provider: from.provider.clone(),
         name: from.name.clone(),
         scopes: from.scopes.clone(),
@@ -75,12 +94,12 @@ fn path(text: &str) -> Result<&str> {
     };
     if !text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain)) {
         bail!(
-            "`path` must begin with a slash, not end with one, and be made of letters, digits, and any of - . _ ~ in \
+            "must begin with a slash, not end with one, and be made of letters, digits, and any of - . _ ~ in \
              between"
         );
     }
     if is_own_path(text) {
-        bail!("`path`: {text} is a path of tokenkeep's own");
+        bail!("{text} is a path of tokenkeep's own");
     }
     Ok(text)
 }
@@ -119,9 +138,8 @@ fn forward(word: &str) -> Result<Forward> {
     let is_free = |name: &&str| !TAKEN.contains(name) && !TAKEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let lower = word.to_ascii_lowercase();
     let name = Some(lower.as_str()).filter(is_free).and_then(|name| name.parse::<HeaderName>().ok());
-    name.map(Forward::Header).ok_or_else(|| {
-        anyhow!("`forward_token` must be `none`, `authorization`, or the name of a header that says nothing else")
-    })
+    name.map(Forward::Header)
+        .ok_or_else(|| anyhow!("must be `none`, `authorization`, or the name of a header that says nothing else"))
 }
 
 impl Told {
