@@ -154,6 +154,7 @@ pub fn decide(record: &Connection, cause: Cause, local: &Local, now: Now) -> Dec
     let fresh = |fingerprint| Decision::Spend { fingerprint, first_spend_at: None, replays: 0 };
     match (record.fingerprint(), &record.attempt) {
         (Some(held), Some(attempt)) if attempt.fingerprint == held => spend_again(record, attempt, local, now),
+        // Somebody's on the token before this one: a provider that sees that one after this is used takes it for theft.
         (Some(_), Some(attempt)) if !is_over(attempt, local) && still(local, now) < local.policy.lease => {
             Decision::Join
         }
