@@ -11,8 +11,8 @@ use tokenkeep_core::{
     id::Ulid,
     ports::Version,
     refresh::{
-        Beacon, Cause, Decision, Effect, Flight, Heard, Held, Input, Listening, Local, Obstacle, Outcome, Received,
-        Seen, Settle, Settled, Verdict, Watch, Written, commit, decide, settle,
+        Beacon, Cause, Decision, Effect, Fault, Flight, Heard, Held, Input, Listening, Local, Obstacle, Outcome,
+        Received, Seen, Settle, Settled, Verdict, Watch, Written, commit, decide, refuse, settle,
     },
 };
 
@@ -197,7 +197,16 @@ fn what_a_late_reply_brought_rests_until_the_other_attempt_ended() {
     assert_eq!(decided(99), Decision::Join);
     assert!(matches!(decided(114), Decision::Spend { replays: 0, .. }), "{:?}", decided(114));
 
-    let ended = settle(&Seen::Live(healed, Version("2".into())), FIRST, &Settle::Release, at(99).wall);
-    let Settled::Write(ended) = ended else { panic!("{ended:?}") };
-    assert!(matches!(decide(&ended, Cause::Due, &local(), at(99)), Decision::Spend { replays: 0, .. }));
+    // However it ends, that says nothing of the token which is there now.
+    let seen = Seen::Live(healed.clone(), Version("2".into()));
+    let fault = Fault::NoOutcome { detail: "cut".into() };
+    for ended in [
+        settle(&seen, FIRST, &Settle::Release, at(99).wall),
+        settle(&seen, FIRST, &Settle::Unanswered { fault, replay: false }, at(99).wall),
+        refuse(&seen, FIRST, "invalid_grant", at(99).wall),
+    ] {
+        let Settled::Write(ended) = ended else { panic!("{ended:?}") };
+        assert_eq!((&ended.health, ended.fingerprint()), (&healed.health, healed.fingerprint()));
+        assert!(matches!(decide(&ended, Cause::Due, &local(), at(99)), Decision::Spend { replays: 0, .. }));
+    }
 }

@@ -126,14 +126,15 @@ pub fn settle(seen: &Seen, attempt: AttemptId, how: &Settle, now: Timestamp) -> 
 /// Why a connection waits for other credentials.
 pub const INVALID_CREDENTIALS: &str = "invalid_credentials";
 
-/// Writes down that the provider refused what `attempt` spent: for good, unless there is an alternate to try.
-/// `Settled::Moved` means a race, not a loss.
+/// Writes down that the provider refused what `attempt` spent: for good, unless there is an alternate to try, or another
+/// token in its place by now. `Settled::Moved` means a race, not a loss.
 pub fn refuse(seen: &Seen, attempt: AttemptId, code: &str, now: Timestamp) -> Settled {
     let Some(mut next) = ours(seen, attempt) else { return Settled::Moved };
     let replayed = next.attempt.as_ref().is_some_and(|a| a.replays > 0);
     if let Some(spent) = next.attempt.take().map(|a| a.fingerprint) {
         if next.fingerprint() != Some(spent) {
-            return Settled::Moved;
+            next.updated_at = now;
+            return Settled::Write(next);
         }
         if let Some(alternate) = next.alternate.take() {
             next.spent.push(spent);
