@@ -12,7 +12,7 @@ use tokenkeep_core::{
     ports::Version,
     refresh::{
         Beacon, Cause, Decision, Effect, Fault, Flight, Heard, Held, Input, Listening, Local, Obstacle, Outcome,
-        Received, Seen, Settle, Settled, Verdict, Watch, Written, commit, decide, refuse, settle,
+        Received, Seen, Settle, Settled, Sought, Verdict, Watch, Written, commit, decide, refuse, settle,
     },
 };
 
@@ -160,6 +160,22 @@ fn who_cannot_hear_while_it_claims_does_not_spend() {
     let (mut flight, _) = takeover();
     flight.hear(Heard { beacon: None, listening: Listening::Since(at(401).boot) });
     assert!(!spends(&flight.step(at(401), committed("2"))));
+}
+
+/// A takeover that ended tells nothing of the owner before it, who may be back and say so.
+#[test]
+fn after_a_second_spend_only_who_listened_for_long_enough_spends_again() {
+    let mut record = claimed_by_another();
+    let attempt = record.attempt.as_mut().expect("claimed");
+    (attempt.replays, attempt.phase) = (1, Phase::Unanswered);
+    let sought = Some(Sought { attempt: FIRST, at: at(400).boot, answered: true });
+    let decided = |since| {
+        let heard = Heard { beacon: None, listening: Listening::Since(at(since).boot) };
+        decide(&record, Cause::Due, &Local { heard, sought, ..local() }, at(400))
+    };
+    let waits = Decision::Unresolved { obstacle: Obstacle::OwnerMayReturn, retry_in: Duration::from_secs(119) };
+    assert_eq!(decided(399), waits);
+    assert!(matches!(decided(280), Decision::Spend { replays: 2, .. }), "{:?}", decided(280));
 }
 
 /// A journal's reply to an earlier life of the connection leads on to a refresh of the present one. A reply is known
