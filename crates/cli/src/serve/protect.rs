@@ -59,14 +59,13 @@ pub(crate) fn check_flags(flags: &args::Protect, config: &Config) -> Result<()> 
     let wrong = |flag: &str, error: anyhow::Error| args::wrong(format!("{flag} {error:#}"));
     upstream(&flags.upstream, config).map_err(|error| wrong("--upstream", error))?;
     path(&flags.path).map_err(|error| wrong("--path", error))?;
-    flags.scopes.iter().try_for_each(|scope| match scopes(std::slice::from_ref(scope)) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(wrong("--scope", anyhow!("takes one scope; give it once for each"))),
-    })?;
-    flags.forward_token.iter().try_for_each(|word| match forward(word) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(wrong("--forward-token", error)),
-    })?;
+    for scope in &flags.scopes {
+        scopes(std::slice::from_ref(scope))
+            .map_err(|_| wrong("--scope", anyhow!("takes one scope; give it once for each")))?;
+    }
+    if let Some(word) = &flags.forward_token {
+        forward(word).map_err(|error| wrong("--forward-token", error))?;
+    }
     Ok(())
 }
 
