@@ -179,7 +179,7 @@ pub(crate) struct Which {
     #[arg(long)]
     tenant: Option<Tenant>,
     /// Whose account [default: _default]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     subject: Option<Subject>,
 }
 
@@ -251,7 +251,7 @@ pub(crate) struct List {
     #[arg(long)]
     pub(crate) tenant: Option<Tenant>,
     /// Only this account's
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) subject: Option<Subject>,
     /// Only those that stand so: pending, active, expiring, expired, unresolved, reauth_required
     #[arg(long)]
@@ -392,7 +392,7 @@ pub(crate) struct SetIntegration {
     #[arg(long, value_name = "URL", conflicts_with = "provider")]
     pub(crate) issuer: Option<String>,
     /// Our client id there
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) client_id: String,
     /// A file that holds our client secret
     #[arg(long, value_name = "FILE")]
@@ -425,7 +425,7 @@ pub(crate) struct SetIntegration {
     #[arg(long, value_name = "FILE")]
     pub(crate) signing_key_file: Option<PathBuf>,
     /// The kid under which the provider knows that key
-    #[arg(long, value_name = "KID", requires = "signing_key_file")]
+    #[arg(long, value_name = "KID", requires = "signing_key_file", allow_hyphen_values = true)]
     pub(crate) signing_key_id: Option<String>,
     /// The iss of what we sign, where it is not the client id
     #[arg(long, value_name = "ISSUER", requires = "signing_key_file")]
@@ -557,4 +557,32 @@ pub(crate) enum SecretKind {
     SealingKey,
     /// A key for `[[key]]` or TOKENKEEP_ADMIN_KEY
     ApiKey,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_others_or_chance_made_may_begin_with_a_hyphen() {
+        let understood = |arguments: &str| {
+            let words = ["tokenkeep"].into_iter().chain(arguments.split(' '));
+            Arguments::try_parse_from(words).map(|typed| format!("{typed:?}")).map_err(|error| error.to_string())
+        };
+        for typed in [
+            "token github --subject -name",
+            "list --subject -name",
+            "grants --subject -name",
+            "grants show --jti -name",
+            "grants revoke --jti -name",
+            "grants revoke --subject -name",
+            "sessions --subject -name",
+            "sessions revoke --subject -name",
+            "integrations set github --client-id -name",
+            "integrations set a --client-id b --signing-key-file k --signing-key-id -name",
+            "protect --upstream http://localhost:3000/mcp --provider github --client-id -name",
+        ] {
+            assert!(understood(typed).unwrap().contains("-name"), "{typed}");
+        }
+    }
 }

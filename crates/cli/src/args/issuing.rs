@@ -159,7 +159,7 @@ pub(crate) struct ListGrants {
     #[arg(long, value_name = "ID")]
     pub(crate) client: Option<ClientId>,
     /// Only this person's
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) subject: Option<Subject>,
     /// Only those that rest on this connection: PROVIDER/TENANT/SUBJECT
     #[arg(long)]
@@ -178,7 +178,7 @@ pub(crate) struct WhichGrant {
     /// Its id
     pub(crate) id: Option<GrantId>,
     /// The jti of one of its access tokens
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) jti: Option<String>,
 }
 
@@ -189,10 +189,10 @@ pub(crate) struct WhichGrants {
     /// The grant of this id
     pub(crate) id: Option<GrantId>,
     /// This one access token
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) jti: Option<String>,
     /// Whatever this person allowed
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) subject: Option<Subject>,
     /// Whatever this client was allowed
     #[arg(long, value_name = "ID")]
@@ -229,7 +229,7 @@ pub(crate) enum Sessions {
 #[derive(Debug, Args)]
 pub(crate) struct ListSessions {
     /// Only this person's
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) subject: Option<Subject>,
     /// Only those that rest on this connection: PROVIDER/TENANT/SUBJECT
     #[arg(long)]
@@ -248,7 +248,7 @@ pub(crate) struct WhichSessions {
     /// The session of this id
     pub(crate) id: Option<GrantId>,
     /// All of this person's
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) subject: Option<Subject>,
     /// All that rest on this connection: PROVIDER/TENANT/SUBJECT
     #[arg(long)]

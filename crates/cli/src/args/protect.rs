@@ -35,7 +35,13 @@ pub(crate) struct Protect {
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
     /// Our client id at the provider [env: {PROVIDER}_CLIENT_ID, so GITHUB_CLIENT_ID for github]
-    #[arg(long, value_name = "ID", requires = "provider", help_heading = "Our client at the provider")]
+    #[arg(
+        long,
+        value_name = "ID",
+        requires = "provider",
+        allow_hyphen_values = true,
+        help_heading = "Our client at the provider"
+    )]
     pub(crate) client_id: Option<String>,
     /// A file that holds our client secret [env: {PROVIDER}_CLIENT_SECRET, or {PROVIDER}_CLIENT_SECRET_FILE]
     #[arg(long, value_name = "FILE", requires = "client_id", help_heading = "Our client at the provider")]
