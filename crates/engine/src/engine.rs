@@ -493,6 +493,7 @@ impl Engine {
             for flight in self.connections.flights.all() {
                 landed(flight).await;
             }
+            self.connections.flights.kept.journaled().await;
         };
         tokio::select! {
             () = all_landed => {}

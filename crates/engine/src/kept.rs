@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokenkeep_core::{AttemptId, Connection, ConnectionId, refresh::Held};
+use tokio::sync::Notify;
 
 use crate::{
     journal::Journal,
@@ -21,6 +22,8 @@ pub(crate) struct KeptReplies {
     in_memory: Mutex<HashMap<ConnectionId, Arc<Held>>>,
     /// What is on its way into the journal.
     journaling: Mutex<HashMap<AttemptId, Journaling>>,
+    /// Told of every reply that is not on its way any more.
+    journaled: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -43,7 +46,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl KeptReplies {
     pub(crate) fn new(journal: Option<Journal>, metrics: Arc<Metrics>) -> Self {
-        Self { journal, in_memory: Mutex::default(), journaling: Mutex::default(), metrics }
+        let (in_memory, journaling, journaled) = Default::default();
+        Self { journal, in_memory, journaling, journaled, metrics }
     }
 
     fn in_memory(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Held>>> {
@@ -70,22 +74,31 @@ impl KeptReplies {
         // Under the lock, so that whatever comes from now on finds the entry in the journal.
         let mut journaling = lock(&self.journaling);
         let meanwhile = journaling.remove(&attempt).and_then(|journaling| journaling.meanwhile);
-        match appended {
-            Ok(()) => {
-                self.forget_in_memory(id, attempt);
-                match meanwhile {
-                    Some(Meanwhile::Settled) => journal.settle(id, attempt),
-                    Some(Meanwhile::Forgotten) => journal.release(id, attempt),
-                    None => {}
-                }
-                drop(journaling);
-                self.gauge();
-                Ok(())
+        if appended.is_ok() {
+            self.forget_in_memory(id, attempt);
+            match meanwhile {
+                Some(Meanwhile::Settled) => journal.settle(id, attempt),
+                Some(Meanwhile::Forgotten) => journal.release(id, attempt),
+                None => {}
             }
-            Err(error) => {
-                tracing::error!(integration = %id.integration, %error, "a reply could not be journaled");
-                Err(())
+        }
+        drop(journaling);
+        self.journaled.notify_waiters();
+        self.gauge();
+        appended.map_err(|error| {
+            tracing::error!(integration = %id.integration, %error, "a reply could not be journaled");
+        })
+    }
+
+    /// Waits until no reply is on its way into the journal. Until then one that the store has long had counts as one
+    /// that only we have.
+    pub(crate) async fn journaled(&self) {
+        loop {
+            let told = self.journaled.notified();
+            if lock(&self.journaling).is_empty() {
+                return;
             }
+            told.await;
         }
     }
 
@@ -181,5 +194,43 @@ impl KeptReplies {
 
     fn gauge(&self) {
         self.metrics.journal_depth.set(i64::try_from(self.unsettled()).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use tokenkeep_core::{Fingerprint, Generation, InstanceId, id::Ulid};
+    use tokenkeep_testkit::{ManualClock, SeededEntropy};
+
+    use super::*;
+    use crate::{
+        barrier::{Barrier, RootKey},
+        journal::Limits,
+        records::tests::sample,
+    };
+
+    #[tokio::test]
+    async fn what_the_store_had_before_the_disk_is_waited_for_and_then_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let entropy = Arc::new(SeededEntropy::default());
+        let barrier = Arc::new(Barrier::new(&RootKey::generate(&*entropy), &[], entropy.clone()));
+        let clock = Arc::new(ManualClock::default());
+        let instance = InstanceId(Ulid::from_parts(1, 1));
+        let journal = Journal::open(dir.path(), instance, Limits::default(), barrier, clock, entropy).unwrap();
+        let kept = KeptReplies::new(Some(journal), Arc::default());
+        kept.journaled().await;
+
+        let successor = sample("alice");
+        let (id, attempt, received_at) =
+            (successor.id.clone(), AttemptId(Ulid::from_parts(1, 2)), successor.created_at);
+        let (base, spent) = (Generation(0), Fingerprint([0; 16]));
+        let held = kept.remember(Held { attempt, base, spent, successor, received_at });
+        kept.settled(&id, attempt);
+        let mut journaled = std::pin::pin!(kept.journaled());
+        assert!(poll!(&mut journaled).is_pending());
+        kept.keep(&held).await.unwrap();
+        assert!(poll!(&mut journaled).is_ready());
+        assert_eq!(kept.unsettled(), 0);
     }
 }

@@ -344,4 +344,4 @@ fn note<T>(condition: &Condition, answer: &Result<T, StoreError>, now: Boot) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -404,7 +404,7 @@ fn fixture(hash_subjects: bool) -> Fixture {
     Fixture { store, records }
 }
 
-fn sample(subject: &str) -> Connection {
+pub(crate) fn sample(subject: &str) -> Connection {
     let now = Timestamp::constant(1_767_225_600, 0);
     let token = AccessToken {
         token: "CANARY-access".into(),
