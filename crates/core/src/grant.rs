@@ -379,12 +379,18 @@ impl Grant {
     }
 
     /// An access token was made. The one that would die first gives way if there are too many.
-    pub fn remember(mut self, token: LiveToken, now: Timestamp) -> Self {
+    pub fn remember(self, token: LiveToken, now: Timestamp) -> Self {
+        self.remember_beside(None, token, now)
+    }
+
+    /// The same where `presented` must not be the one that gives way: whoever shows it goes on using it.
+    pub(crate) fn remember_beside(mut self, presented: Option<&str>, token: LiveToken, now: Timestamp) -> Self {
         self.live.retain(|live| now < live.expires_at);
-        if self.live.len() >= MAX_LIVE
-            && let Some((first, _)) = self.live.iter().enumerate().min_by_key(|(_, live)| live.expires_at)
-        {
-            self.live.remove(first);
+        if self.live.len() >= MAX_LIVE {
+            let others = self.live.iter().enumerate().filter(|(_, live)| Some(&*live.jti) != presented);
+            if let Some((first, _)) = others.min_by_key(|(_, live)| live.expires_at) {
+                self.live.remove(first);
+            }
         }
         self.live.push(token);
         self

@@ -145,7 +145,7 @@ impl Grant {
         if !self.has_live(presented, now) {
             return Err(GrantError::Expired);
         }
-        Ok(self.remember(token.live(), now))
+        Ok(self.remember_beside(Some(presented), token.live(), now))
     }
 
     /// Puts `token` in the place of the access token that is presented, which lives on for `grace`. Where that was done a
@@ -197,7 +197,7 @@ impl Grant {
     }
 
     fn followed(self, of: String, token: &SessionToken, until: Timestamp, now: Timestamp) -> Self {
-        let mut grant = self.remember(token.live(), now);
+        let mut grant = self.remember_beside(Some(&of), token.live(), now);
         if let Some(session) = &mut grant.session {
             session.successors.retain(|successor| now < successor.until && successor.of != of);
             session.successors.push(Successor { of, token: token.clone(), until });

@@ -143,6 +143,17 @@ fn the_short_lived_give_way() {
 }
 
 #[test]
+fn the_token_that_is_shown_never_gives_way() {
+    let mut grant = session();
+    for n in 0..MAX_LIVE * 2 {
+        grant = grant.reissued("a", &token(&format!("long{n}"), 10, 90_000), at(10)).unwrap();
+    }
+    assert!(grant.has_live("a", at(10)), "though it dies before all others");
+    let renewed = grant.renewed("a", token("b", 20, 90_000), GRACE, at(20)).unwrap().grant;
+    assert!(renewed.has_live("a", at(21)) && renewed.has_live("b", at(21)), "also where it is in its grace window");
+}
+
+#[test]
 fn a_laptop_that_slept_comes_back_once() {
     let grant = session();
     let presented = |n| Presented::parse(&grant.token(n)).unwrap();

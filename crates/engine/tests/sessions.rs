@@ -364,6 +364,56 @@ mod failures {
     }
 
     #[tokio::test]
+    async fn what_the_provider_ended_is_not_renewed_even_when_its_dead_token_is_gone() {
+        let stage = Stage::new().await;
+        let new = NewSession { refresh_token: true, ..on_alice() };
+        let session = stage.sessions().issue(&Caller::Local, new).await.unwrap();
+        let refresh_token = session.refresh_token.clone().unwrap();
+        let long = stage.sessions().reissue(&session.access_token, Some(Duration::from_hours(8))).await.unwrap();
+        stage.world.provider.revoke_subject("alice");
+        let reason = |result: Result<IssuedSession, Error>| match result {
+            Err(Error::ReauthRequired { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        for _ in 0..2 {
+            assert_eq!(reason(stage.sessions().refresh(&session.access_token).await), "invalid_grant");
+        }
+        let bounded = stage.sessions().reissue(&session.access_token, None).await.unwrap();
+        assert!(Some(bounded.expires_at) <= bounded.upstream_expires_at, "its token is alive, and not outlived");
+        stage.pass(70);
+        stage.engine.cleanup(&Caller::Local).await.unwrap();
+        let view = stage.sessions().current(&long.access_token).await.unwrap();
+        assert!(
+            view.connection.expires_at.is_none() && view.upstream_near_expiry,
+            "there is none, which is not for ever"
+        );
+        assert_eq!(reason(stage.sessions().refresh_with(&refresh_token).await), "invalid_grant");
+        assert_eq!(reason(stage.sessions().refresh(&long.access_token).await), "invalid_grant");
+        assert_eq!(reason(stage.sessions().reissue(&long.access_token, None).await), "invalid_grant");
+        assert_eq!(reason(stage.sessions().for_websocket(&long.access_token).await), "invalid_grant");
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_is_down_is_not_knocked_at_by_every_browser() {
+        let stage = Stage::new().await;
+        let session = stage.login().await;
+        for _ in 0..3 {
+            stage.world.provider.fault(Fault::server_error());
+        }
+        assert_eq!(code(stage.sessions().refresh(&session.access_token).await), "provider_unavailable");
+        let calls = stage.world.provider.calls();
+        for _ in 0..10 {
+            let refused = stage.sessions().refresh(&session.access_token).await.unwrap_err();
+            assert_eq!(refused.code(), "provider_unavailable");
+            assert!(refused.retry_after().is_some());
+        }
+        assert_eq!(stage.world.provider.calls(), calls);
+        stage.pass(1);
+        stage.sessions().refresh(&session.access_token).await.unwrap_err();
+        assert_eq!(stage.world.provider.calls(), calls + 1, "when it is time again, it is asked");
+    }
+
+    #[tokio::test]
     async fn what_could_not_be_stored_is_not_handed_out() {
         let stage = Stage::new().await;
         let session = stage.login().await;
@@ -402,6 +452,10 @@ mod failures {
         assert_eq!(code(stage.sessions().reissue(&session.access_token, None).await), "invalid_session");
         let fresh = stage.login().await;
         assert!(stage.ensure(&fresh).await.is_ok());
+        stage.sessions().refresh(&fresh.access_token).await.unwrap();
+        stage.engine.connections().delete(&Caller::Local, &alice(), false).await.unwrap();
+        let again = stage.sessions().refresh(&fresh.access_token).await;
+        assert_eq!(code(again), "invalid_session", "nor is the answer to a refresh given once more");
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Cause {
         /// The generation they were given.
         generation: Generation,
     },
+    /// Its holder asked for it, and may ask again and again: it waits after a failure as a reader does.
+    Asked,
     /// An operator asked for it.
     Forced,
 }
@@ -175,7 +177,7 @@ fn wanted(record: &Connection, cause: Cause, policy: &RefreshPolicy, now: Now) -
         }
         Cause::Reported { generation } if generation > record.generation => Some(Decision::Behind),
         Cause::Reported { generation } => (generation < record.generation).then_some(Decision::Serve),
-        Cause::Forced => {
+        Cause::Asked | Cause::Forced => {
             let finished = record.last_refreshed_at?;
             (record.is_alive(now.wall) && finished <= now.wall && between(finished, now.wall) < policy.join_window)
                 .then_some(Decision::Serve)
@@ -190,8 +192,10 @@ fn backing_off(record: &Connection, cause: Cause, now: Now) -> Option<Timestamp>
         record.login().is_none() || record.last_error.as_ref().is_some_and(|e| PASSING.contains(&e.code.as_str()));
     let until = match cause {
         Cause::Forced => return None,
-        Cause::Read { .. } | Cause::Reported { .. } if !hasty => retry_at,
-        Cause::Read { .. } | Cause::Reported { .. } => retry_at.min(after(record.updated_at, READER_BACKOFF)),
+        Cause::Read { .. } | Cause::Reported { .. } | Cause::Asked if !hasty => retry_at,
+        Cause::Read { .. } | Cause::Reported { .. } | Cause::Asked => {
+            retry_at.min(after(record.updated_at, READER_BACKOFF))
+        }
         Cause::Due => retry_at,
     };
     (until > now.wall).then_some(until)

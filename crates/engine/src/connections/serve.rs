@@ -30,7 +30,9 @@ enum Wanted {
     Alive(Duration),
     /// A token younger than this one, which is said to be no good.
     Younger(Generation),
-    /// Whatever a refresh brings.
+    /// Whatever a refresh brings, for the connection's holder.
+    Renewed,
+    /// Whatever a refresh brings, now.
     Refreshed,
 }
 
@@ -39,6 +41,7 @@ impl Wanted {
         match self {
             Wanted::Alive(min_ttl) => Cause::Read { min_ttl },
             Wanted::Younger(generation) => Cause::Reported { generation },
+            Wanted::Renewed => Cause::Asked,
             Wanted::Refreshed => Cause::Forced,
         }
     }
@@ -138,8 +141,7 @@ impl Connections {
             return Ok(ready);
         }
         let current = self.look(id).await?;
-        // What was stored is what the API takes: there is no other to be had.
-        let is_static = party.as_ref().is_some_and(|party| party.provider.kind.is_static());
+        let is_static = is_static(party.as_deref());
         let Some(reported) = if_generation else {
             return match current.filter(|_| is_static) {
                 Some(ready) => Ok(ready),
@@ -157,6 +159,16 @@ impl Connections {
             self.count_report(id, reported).await?;
         }
         self.refreshed(id, party, Wanted::Younger(reported)).await
+    }
+
+    /// A refresh now, for the connection's holder, who may ask again and again: after a failure nobody is asked until it
+    /// is time again.
+    pub(crate) async fn renew(&self, id: &ConnectionId) -> Result<Arc<Ready>, Error> {
+        let party = self.party(&id.integration).await?;
+        match self.look(id).await?.filter(|_| is_static(party.as_deref())) {
+            Some(ready) => Ok(ready),
+            None => self.refreshed(id, party, Wanted::Renewed).await,
+        }
     }
 
     async fn count_report(&self, id: &ConnectionId, reported: Generation) -> Result<(), Error> {
@@ -292,7 +304,7 @@ impl Connections {
         match wanted {
             Wanted::Alive(min_ttl) => ready.freshness(min_ttl, now) != Freshness::Stale,
             Wanted::Younger(generation) => ready.generation > generation,
-            Wanted::Refreshed => ready.is_alive(now),
+            Wanted::Renewed | Wanted::Refreshed => ready.is_alive(now),
         }
     }
 
@@ -332,7 +344,7 @@ impl Connections {
         match wanted {
             Wanted::Alive(_) => self.flights.cache.peek(id).filter(|ready| ready.is_alive(self.shared.now())),
             Wanted::Younger(generation) => self.younger_than(id, generation),
-            Wanted::Refreshed => None,
+            Wanted::Renewed | Wanted::Refreshed => None,
         }
     }
 
@@ -392,6 +404,11 @@ enum Landed {
     With(Arc<Ready>),
     Early,
     Without(Arc<Outcome>),
+}
+
+/// Whether what was stored is what the API takes: there is no other to be had.
+fn is_static(party: Option<&Party>) -> bool {
+    party.is_some_and(|party| party.provider.kind.is_static())
 }
 
 /// What a failed refresh means for whoever has no token to fall back on.

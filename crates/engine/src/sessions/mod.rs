@@ -44,7 +44,7 @@ use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
-    AccessToken, Action, Connection, ConnectionId, GrantId, Health, IntegrationId, Subject, Tenant,
+    Action, Connection, ConnectionId, GrantId, Health, IntegrationId, Subject, Tenant,
     grant::{Presented, Revoked},
     session::{Terms, UpstreamLife},
     time::between,
@@ -158,7 +158,7 @@ impl Sessions {
         }
         let connection = self.alive(&id).await?;
         let upstream = self.life(&connection).await?;
-        self.check_alive(&id, upstream)?;
+        self.check_alive(&connection, upstream)?;
         let terms = Terms { ttl, coordinated: coordinate_expiry };
         let opening = Opening { subject, email, terms, refresh_token };
         let issued = self.issuer.open_session(&self.told, opening, &connection, upstream).await?;
@@ -200,11 +200,12 @@ impl Sessions {
         let asked = self.shared.now().wall;
         let shown = self.shown(token).await?;
         refuse_websocket(&shown.token)?;
+        let connection = self.connection_of(&shown).await?;
         let jti = &shown.token.claims.jti;
         if let Some(issued) = self.issuer.refreshed_session(&self.told, &shown.id, jti).await? {
             return Ok(issued);
         }
-        let upstream = self.renewed(&shown.connection, &shown.token).await?;
+        let upstream = self.renewed(&connection).await?;
         self.issuer.renew_session(&self.told, &shown.token, shown.id, upstream, asked).await
     }
 
@@ -216,7 +217,7 @@ impl Sessions {
         let connection = self.connections.load(id).await?;
         let connection = connection.map(|stored| stored.value).filter(|c| c.incarnation == session.incarnation);
         let connection = connection.ok_or(Error::InvalidSession)?;
-        let upstream = self.renewed_upstream(&connection).await?;
+        let upstream = self.renewed(&connection).await?;
         self.issuer.renew_session_by(&self.told, &presented, upstream).await
     }
 
@@ -236,7 +237,7 @@ impl Sessions {
         refuse_websocket(&shown.token)?;
         let connection = self.connection_of(&shown).await?;
         let upstream = self.life(&connection).await?;
-        self.check_alive(&connection.id, upstream)?;
+        self.check_alive(&connection, upstream)?;
         self.issuer.reissue_session(&self.told, &shown.token, shown.id, upstream, how).await
     }
 
@@ -246,6 +247,7 @@ impl Sessions {
         let connection = self.connection_of(&shown).await?;
         let now = self.shared.now().wall;
         let policy = self.connections.policy(&connection.id.integration).await;
+        let upstream = self.life(&connection).await?;
         let grant = self.issuer.grant_view(&Caller::Local, &shown.id).await.map_err(lost)?;
         let expires_at = shown.token.counts_until;
         let connection = ConnectionView::new(&connection, &policy, now);
@@ -257,7 +259,7 @@ impl Sessions {
             issued_at: shown.token.claims.issued_at,
             expires_at,
             near_expiry: view::is_near(Some(expires_at), now),
-            upstream_near_expiry: view::is_near(connection.expires_at, now),
+            upstream_near_expiry: view::is_near(upstream.expires_at, now),
             for_websocket: is_for_websocket(&shown.token),
             refreshable: grant.refreshable,
             connection,
@@ -342,21 +344,18 @@ impl Sessions {
         Ok(self.connections.load(id).await?.ok_or_else(missing)?.value)
     }
 
-    /// Renews what stands behind the session, where anything can.
-    async fn renewed(&self, id: &ConnectionId, token: &VerifiedToken) -> Result<UpstreamLife, Error> {
-        let connection = self.connections.load(id).await?.map(|stored| stored.value);
-        let connection = connection.filter(|connection| Some(connection.incarnation) == token.incarnation);
-        self.renewed_upstream(&connection.ok_or(Error::InvalidSession)?).await
-    }
-
-    async fn renewed_upstream(&self, connection: &Connection) -> Result<UpstreamLife, Error> {
-        let id = &connection.id;
+    /// Renews what stands behind the session, where anything can. What the provider ended is not renewed, however long
+    /// its access token still lives.
+    async fn renewed(&self, connection: &Connection) -> Result<UpstreamLife, Error> {
+        if let Health::ReauthRequired { reason, .. } = &connection.health {
+            return Err(Error::ReauthRequired { connection: connection.id.clone(), reason: reason.clone() });
+        }
         let before = self.life(connection).await?;
         if !before.renewable {
-            self.check_alive(id, before)?;
+            self.check_alive(connection, before)?;
             return Ok(before);
         }
-        let ready = self.connections.refresh(&Caller::Local, id, None).await.map_err(lost)?;
+        let ready = self.connections.renew(&connection.id).await.map_err(lost)?;
         if ready.incarnation != connection.incarnation {
             return Err(Error::InvalidSession);
         }
@@ -366,18 +365,26 @@ impl Sessions {
     async fn life(&self, connection: &Connection) -> Result<UpstreamLife, Error> {
         let can = connection.tokens.renewal.is_some() && !matches!(connection.health, Health::ReauthRequired { .. });
         let renewable = can && self.connections.party(&connection.id.integration).await?.is_some();
-        let expires_at = connection.tokens.access.as_ref().and_then(|access: &AccessToken| access.expires_at);
+        let expires_at = match &connection.tokens.access {
+            Some(access) => access.expires_at,
+            // It was dead, and was dropped: that is not a token that lives for ever.
+            None => Some(connection.updated_at),
+        };
         Ok(UpstreamLife { expires_at, renewable })
     }
 
     /// Nothing is issued on what is dead and cannot be renewed.
-    fn check_alive(&self, id: &ConnectionId, upstream: UpstreamLife) -> Result<(), Error> {
+    fn check_alive(&self, connection: &Connection, upstream: UpstreamLife) -> Result<(), Error> {
         let now = self.shared.now().wall;
         let is_dead = |dies| between(now, dies) < Duration::from_secs(1);
-        if !upstream.renewable && upstream.expires_at.is_some_and(is_dead) {
-            return Err(Error::ReauthRequired { connection: id.clone(), reason: "no_refresh_token".to_owned() });
+        if upstream.renewable || !upstream.expires_at.is_some_and(is_dead) {
+            return Ok(());
         }
-        Ok(())
+        let reason = match &connection.health {
+            Health::ReauthRequired { reason, .. } => reason.clone(),
+            _ => "no_refresh_token".to_owned(),
+        };
+        Err(Error::ReauthRequired { connection: connection.id.clone(), reason })
     }
 }
 
