@@ -274,6 +274,10 @@ async fn a_connection_says_how_long_its_tokens_live() {
             world.clock.advance(Duration::from_mins(minutes));
         }
     }
+    put(&engine, &acme(), password("acme", "s3cret"), true).await.unwrap();
+    let expires_at = token(&engine, &acme()).await.unwrap().expires_at;
+    let kept = tokenkeep_core::time::after(now(&world), Duration::from_mins(20));
+    assert_eq!(expires_at, Some(kept), "a new password says nothing of that");
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ use crate::{
 pub struct GivenCredentials {
     /// What is logged in with.
     pub credentials: Credentials,
-    /// How long a token lives, where the reply to a login does not say less; `None` = as the provider's entry says.
+    /// How long a token lives, where the reply to a login does not say less; `None` = as was said with the credentials
+    /// before, else as the provider's entry says.
     pub ttl: Option<Duration>,
     /// For people.
     pub display_name: Option<String>,
@@ -65,10 +66,12 @@ impl Connections {
             return Err(Error::invalid("`ttl` must be from 60 seconds to 366 days"));
         }
         let party = self.party_for(&id.integration, &id.tenant, &given.credentials).await?;
-        if mode.only_if_absent && self.load(id).await?.is_some() {
+        let before = self.load(id).await?;
+        if mode.only_if_absent && before.is_some() {
             return Err(Error::AlreadyThere { what: "connection" });
         }
-        let grant = LoginGrant { credentials: given.credentials, ttl: given.ttl };
+        let kept = before.and_then(|stored| stored.value.login().and_then(|login| login.ttl));
+        let grant = LoginGrant { credentials: given.credentials, ttl: given.ttl.or(kept) };
         let access = if login_first || party.provider.kind.is_static() {
             Some(self.log_in(&party, id, &grant).await?)
         } else {

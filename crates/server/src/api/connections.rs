@@ -384,7 +384,7 @@ pub(crate) struct PutBody {
     display_name: Option<String>,
     /// What is logged in with, in place of all the above.
     credentials: Option<CredentialsBody>,
-    /// With `credentials`: seconds a token lives, where the reply to a login does not say less.
+    /// With `credentials`: seconds a token lives, where the reply to a login does not say less. Left out, it stays.
     ttl: Option<u64>,
 }
 

@@ -160,7 +160,8 @@ impl Outcome {
         outcome.retry_after = error.retry_after();
         let data = &mut outcome.data;
         if [INVALID.1, UNTESTED.1].contains(&code) {
-            data.credentials_tested = true;
+            // These keep the provider from being asked.
+            data.credentials_tested = !matches!(error, Error::TooMany { .. } | Error::IntegrationMissing(_));
             data.test_error = Some(match error {
                 Error::ProviderUnavailable { detail, .. } => detail,
                 error => error.to_string(),
@@ -188,5 +189,27 @@ impl IntoResponse for Outcome {
             response.headers_mut().insert(header::RETRY_AFTER, problem::retry_after(wait));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenkeep_core::IntegrationId;
+
+    use super::*;
+
+    #[test]
+    fn who_was_never_asked_has_tested_nothing() {
+        let tested = |error: Error| {
+            let outcome = Outcome::failed(Company::nobody(), "ann".to_owned(), error).unwrap();
+            assert_eq!((outcome.status.as_u16(), outcome.error), (503, Some("AUTHENTICATION_ERROR")));
+            assert!(outcome.data.test_error.is_some());
+            outcome.data.credentials_tested
+        };
+        let integration = IntegrationId::new("bluestakes").unwrap();
+        let retry_after = Duration::from_secs(7);
+        assert!(!tested(Error::TooMany { what: "too many logins", retry_after }));
+        assert!(!tested(Error::IntegrationMissing(integration.clone())));
+        assert!(tested(Error::ProviderUnavailable { integration, detail: "it is down".to_owned(), retry_after }));
     }
 }
