@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, anyhow, bail};
 use secrecy::ExposeSecret as _;
-use tokenkeep_core::{ClientId, IntegrationId};
+use tokenkeep_core::{ClientId, IntegrationId, session::is_session_client};
 use tokenkeep_engine::{
     Caller, Engine, Error,
     issuer::{Admitted, ConfigClient, IssuerSettings, ProtectedResource, Registration, Upstream},
@@ -336,6 +336,9 @@ fn client(from: &OAuthClient, resources: &[ProtectedResource]) -> Result<ConfigC
     let id = ClientId::new(required("client_id", from.client_id.as_ref())?)?;
     if check_document_url(id.as_str()).is_some() {
         bail!("`client_id` is the address of a document: such clients describe themselves and need no entry");
+    }
+    if is_session_client(id.as_str()) {
+        bail!("`client_id` is that of backend sessions; choose another");
     }
     let secret = secret("client_secret", from.client_secret.as_ref(), from.client_secret_file.as_deref())?;
     secret.iter().try_for_each(|secret| check_given("client_secret", secret))?;

@@ -165,6 +165,7 @@ fn what_is_missing_or_wrong_is_named() {
         ("", "[[issuer.upstream]]\nprovider = \"Git Hub\"", "[[issuer.upstream]]"),
         ("", "[[client]]\nname = \"x\"", "`client_id`"),
         ("", "[[client]]\nclient_id = \"https://c.example/x.json\"", "address of a document"),
+        ("", "[[client]]\nclient_id = \"_sessions\"", "backend sessions"),
         ("", "[[client]]\nclient_id = \"c\"", "proves itself"),
         ("", "[[client]]\nclient_id = \"c\"\nclient_secret = \"short\"", "at least 20"),
         ("", "[[client]]\nclient_id = \"c\"\nauth_method = \"client_secret_post\"", "`client_secret`"),

@@ -140,24 +140,32 @@ fn is_published(text: &str) -> bool {
 }
 
 /// Who knows it for another purpose could make sessions.
-fn check_unique(secret: &Secret, config: &Config, issuer: Option<&IssuerSettings>) -> Result<()> {
-    let is_it = |other: &str| same(secret, other);
+fn check_unique(own: &Secret, config: &Config, issuer: Option<&IssuerSettings>) -> Result<()> {
+    let is_it = |other: &str| same(own, other);
+    let is_also = |other: Option<Secret>| other.is_some_and(|other| is_it(other.expose_secret()));
     for integration in &config.integrations {
-        let public = integration.params.values().map(String::as_str).chain(integration.client_id.as_deref());
-        let known = integration.client_secret.as_ref().map(ExposeSecret::expose_secret);
-        if public.chain(known).any(is_it) {
+        let mut public = integration.params.values().map(String::as_str).chain(integration.client_id.as_deref());
+        let client_secret =
+            secret("client_secret", integration.client_secret.as_ref(), integration.client_secret_file.as_deref())?;
+        let signing_key =
+            secret("signing_key", integration.signing_key.as_ref(), integration.signing_key_file.as_deref())?;
+        if public.any(is_it) || is_also(client_secret) || is_also(signing_key) {
             bail!(
                 "`signing_secret` stands in an [[integration]], too: whoever knows it from there could make sessions"
             );
         }
     }
+    if config.catalogue.iter().any(|provider| provider.dialect.token_headers.values().any(|value| is_it(value))) {
+        bail!("`signing_secret` stands in a [[provider]], too: whoever knows it from there could make sessions");
+    }
     let resources = issuer.map_or(&[][..], |issuer| issuer.resources.as_slice()).iter();
     let clients = issuer.map_or(&[][..], |issuer| issuer.clients.as_slice()).iter();
-    let keys = config.keys.iter().filter_map(|key| key.secret.as_ref());
+    let keys = config.keys.iter().map(|key| secret("secret", key.secret.as_ref(), key.secret_file.as_deref()));
+    let keys = keys.collect::<Result<Vec<_>>>()?;
     let mut others = resources
         .filter_map(|known| known.signing_secret.as_ref())
         .chain(clients.filter_map(|client| client.secret.as_ref()))
-        .chain(keys);
+        .chain(keys.iter().flatten());
     if others.any(|other| is_it(other.expose_secret())) {
         bail!("`signing_secret` is the secret of a resource, a client or a key as well: either could make sessions");
     }

@@ -47,6 +47,10 @@ fn a_shared_key_is_chosen_for_nothing_else() {
     let supabase = "[[integration]]\nprovider = \"supabase-auth\"\nclient_id = \"-\"";
     let params = |key: &str| format!("{supabase}\nparams = {{ project_ref = \"x\", publishable_key = \"{key}\" }}");
     assert!(load(&hs256(&params("another"))).is_ok());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, format!("{KEY}\n")).unwrap();
+    let with_file = |entry: &str| format!("{entry}_file = {:?}", file.display().to_string());
     for (text, says) in [
         ("[sessions]\nalg = \"HS256\"".to_owned(), "HS256 needs a `signing_secret`"),
         ("[sessions]\nalg = \"HS256\"\nsigning_secret = \"0123456789abcdef\"".to_owned(), "32 bytes"),
@@ -61,6 +65,22 @@ fn a_shared_key_is_chosen_for_nothing_else() {
                  algorithm = \"HS256\"\nsigning_secret = \"{KEY}\""
             )),
             "resource",
+        ),
+        (
+            hs256(&with_file("[[integration]]\nprovider = \"github\"\nclient_id = \"a\"\nclient_secret")),
+            "[[integration]]",
+        ),
+        (
+            hs256(&with_file("[[integration]]\nprovider = \"google\"\nclient_id = \"a\"\nsigning_key")),
+            "[[integration]]",
+        ),
+        (hs256(&with_file("[[key]]\nname = \"a\"\nrole = \"admin\"\nsecret")), "a key as well"),
+        (
+            hs256(&format!(
+                "[[provider]]\nid = \"gotrue\"\ntoken_url = \"https://auth.example.com/token\"\nrotation = \
+                 \"none\"\n[provider.dialect]\ntoken_headers = {{ apikey = \"{KEY}\" }}"
+            )),
+            "[[provider]]",
         ),
     ] {
         let said = error(&text);
