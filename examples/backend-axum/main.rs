@@ -84,7 +84,7 @@ async fn me(State(backend): App, headers: HeaderMap) -> Result<Response, Refused
     let token = bearer(&headers)?;
     let upstream = backend.session("upstream-token", token).await?;
     let access_token = upstream["access_token"].as_str().unwrap_or_default();
-    let url = format!("{}/userinfo", backend.supabase);
+    let url = format!("{}/auth/v1/user", backend.supabase);
     let user = answer(backend.http.get(url).header("apikey", &backend.apikey).bearer_auth(access_token)).await?;
     let mut response = Json(user).into_response();
     if seconds_left(token).is_some_and(|left| left <= NEAR_EXPIRY) {

@@ -42,12 +42,12 @@ def answer(call, *arguments, **more):
 
 def session(what, token):
     """Asks tokenkeep as the session's caller."""
-    if not token:
-        raise Refused(401, {"code": "invalid_session"})
     return answer(tokenkeep.post, f"/v1/sessions/{what}", headers=bearer(token))
 
 
 def bearer(token):
+    if not token:
+        raise Refused(401, {"code": "invalid_session"})
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -75,7 +75,7 @@ def login(user):
 def me(token):
     """Any route that works with the user's data: the provider's token is asked for, used, and forgotten."""
     upstream = session("upstream-token", token)
-    user = answer(supabase.get, "/userinfo", headers=bearer(upstream["access_token"]))
+    user = answer(supabase.get, "/auth/v1/user", headers=bearer(upstream["access_token"]))
     headers = {}
     if seconds_left(token) <= NEAR_EXPIRY:
         # Whatever else the browser does, it goes on with this one; the old one lives on for a minute.

@@ -1,4 +1,4 @@
-//! Supabase Auth's token endpoint, which is no OAuth: `grant_type` stands in the query, the body is JSON, and a header
+//! Supabase Auth's token endpoint and its user, which is no OAuth: `grant_type` stands in the query, the body is JSON, and a header
 //! `apikey` says which project is meant. Its sign-in by password takes whatever password an address comes with.
 
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use axum::{
     Router,
     extract::{RawQuery, State as Extract},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::{Shared, pages::userinfo};
 
 /// The project's publishable key.
 pub const GOTRUE_APIKEY: &str = "sb_publishable_testkit";
 
 pub(super) fn router() -> Router<Arc<Shared>> {
-    Router::new().route("/auth/v1/token", post(token))
+    Router::new().route("/auth/v1/token", post(token)).route("/auth/v1/user", get(user))
 }
 
 async fn token(
@@ -30,7 +30,7 @@ async fn token(
 ) -> Response {
     let is_json =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if headers.get("apikey").is_none_or(|key| key != GOTRUE_APIKEY) {
+    if !names_the_project(&headers) {
         return refused(StatusCode::UNAUTHORIZED, "no_authorization");
     }
     let (Ok(Value::Object(mut members)), true) = (serde_json::from_slice(&body), is_json) else {
@@ -54,6 +54,17 @@ async fn token(
         }
         _ => refused(StatusCode::BAD_REQUEST, "validation_failed"),
     }
+}
+
+async fn user(shared: Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if !names_the_project(&headers) {
+        return refused(StatusCode::UNAUTHORIZED, "no_authorization");
+    }
+    userinfo(shared, headers).await
+}
+
+fn names_the_project(headers: &HeaderMap) -> bool {
+    headers.get("apikey").is_some_and(|key| key == GOTRUE_APIKEY)
 }
 
 fn signed_in(shared: &Shared, email: &str) -> Response {

@@ -192,7 +192,7 @@ fn bearer_required() -> Response {
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)]).into_response()
 }
 
-async fn userinfo(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
+pub(super) async fn userinfo(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Response {
     shared.describe(&headers, |subject, config| {
         let (email, verified) = (format!("{subject}@fake.example"), !config.email_unverified);
         json!({ "sub": subject, "name": subject, "email": email, "email_verified": verified })
