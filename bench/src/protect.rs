@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use hyper::{Method, StatusCode};
+use tokenkeep_services::free_port;
 use url::Url;
 
 use crate::{
@@ -69,8 +70,7 @@ impl Drop for Protect {
 impl Ground {
     fn start(arguments: &Arguments, server: &str, flags: &[&str]) -> anyhow::Result<Self> {
         // Whoever must know of the others before it starts gets an address beforehand.
-        let free = || Ok::<_, std::io::Error>(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-        let (own, port) = (free()?, free()?);
+        let (own, port) = (free_port(), free_port());
         let node = |script: &str| {
             let mut command = Command::new(&arguments.node);
             command.arg(arguments.folder.join(script));

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use hyper::StatusCode;
+use tokenkeep_services::free_port;
 use url::Url;
 
 use crate::{
@@ -88,8 +89,7 @@ impl Ground {
     fn start(arguments: &Arguments) -> anyhow::Result<Self> {
         let folder = std::fs::canonicalize(&arguments.folder).context("the folder of the clients is not there")?;
         // Whoever must know of the others before it starts gets an address beforehand.
-        let free = || Ok::<_, std::io::Error>(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-        let (own, server) = (free()?, free()?);
+        let (own, server) = (free_port(), free_port());
         let issuer = format!("http://localhost:{own}");
         let node = |script: &str| {
             let mut command = Command::new(&arguments.node);

@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokenkeep_services::free_port;
 use url::Url;
 
 use crate::{
@@ -44,15 +45,16 @@ const PROVIDER: &str = "real";
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // The service's address must be known to both sides before either starts.
-    let listen = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let public = Url::parse(&format!("http://localhost:{}/", listen.port()))?;
+    let port = free_port();
+    let public = Url::parse(&format!("http://localhost:{port}/"))?;
     let peer = Peer::start(&arguments, &public.join("oauth/callback")?)?;
     let config = format!(
         "[server]\npublic_url = \"{public}\"\n\n[[integration]]\nid = \"{PROVIDER}\"\nissuer = \"{}\"\n\
          client_id = \"tokenkeep\"\nclient_secret = \"{}\"\nscope = \"openid offline_access\"\n",
         peer.issuer, peer.secret
     );
-    let service = Service::start_at(&binary(arguments.tokenkeep.as_ref())?, &config, None, &listen.to_string())?;
+    let service =
+        Service::start_at(&binary(arguments.tokenkeep.as_ref())?, &config, None, &format!("127.0.0.1:{port}"))?;
     let base = Url::parse(&format!("http://{}/", service.addr))?;
 
     connect(&base).await.context("connecting")?;

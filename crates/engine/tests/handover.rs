@@ -114,7 +114,8 @@ impl Scene {
         let mortal: Mortal = scene.world.mortal(1, Some(dir.path().to_owned())).await;
         scene.turn_to_other();
         let engine = mortal.engine.clone();
-        let reader = mortal.run(async move { token(&engine).await });
+        // It runs in threads of its own, and must not begin before the token is expired.
+        let reader = async { mortal.run(async move { token(&engine).await }).await };
         let ready = scene.lose_store_over_reply(reader).await.unwrap().unwrap();
         if let Some(cache) = &scene.cache {
             while cache.sealed(HELD).is_none() {

@@ -241,7 +241,7 @@ async fn a_store_for_one_writer_refuses_a_second_while_the_first_lives() {
     let world = World::new(Rotation::Strict).await;
     *world.store.reach.lock().unwrap() = Some(Reach::OneWriter);
     let dir = tempfile::tempdir().unwrap();
-    let first = world.mortal(1, Some(dir.path().to_owned())).await;
+    let first = world.engine(1, None).await;
     let start = async |seed| {
         let mut starting = std::pin::pin!(world.try_engine(seed, None));
         let mut waited = Duration::ZERO;
@@ -249,7 +249,7 @@ async fn a_store_for_one_writer_refuses_a_second_while_the_first_lives() {
             tokio::select! {
                 biased;
                 started = &mut starting => return (started, waited),
-                // The first runs in threads of its own: it is given time to renew.
+                // Whoever lives is given time to renew.
                 () = async { for _ in 0..1000 { tokio::task::yield_now().await } } => {}
             }
             world.clock.advance(Duration::from_millis(500));
@@ -258,10 +258,12 @@ async fn a_store_for_one_writer_refuses_a_second_while_the_first_lives() {
     };
     let (refused, _) = start(2).await;
     match refused {
-        Err(StartError::SecondWriter(found)) => assert_eq!(found.id, first.engine.instance()),
+        Err(StartError::SecondWriter(found)) => assert_eq!(found.id, first.instance()),
         other => panic!("{other:?}"),
     }
-    first.kill(dir.path()).await;
+    first.shutdown(Duration::ZERO).await;
+    let second = world.mortal(5, Some(dir.path().to_owned())).await;
+    second.kill(dir.path()).await;
     let (started, waited) = start(3).await;
     assert!(waited >= Duration::from_secs(15), "it might have lived: {waited:?}");
     started.unwrap().shutdown(Duration::ZERO).await;

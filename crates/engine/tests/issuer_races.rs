@@ -5,7 +5,7 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{Client, Rotation, ports::Store};
@@ -111,13 +111,18 @@ async fn one_wins_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_wins_on_postgres() {
     let server = PostgresServer::start().unwrap();
-    let store = Postgres::connect(PostgresOptions::new(server.url("postgres"))).await.unwrap();
+    // Fifty ask in the same moment, and most of the connections are made then.
+    let acquire_timeout = Duration::from_secs(30);
+    let options = PostgresOptions { acquire_timeout, ..PostgresOptions::new(server.url("postgres")) };
+    let store = Postgres::connect(options).await.unwrap();
     Ground::on(Arc::new(store)).await.everything().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_wins_on_redis() {
     let server = RedisServer::start().unwrap();
-    let store = Redis::connect(RedisOptions::new(&server.url()).unwrap()).await.unwrap();
+    let connect_timeout = Duration::from_secs(20);
+    let options = RedisOptions { connect_timeout, ..RedisOptions::new(&server.url()).unwrap() };
+    let store = Redis::connect(options).await.unwrap();
     Ground::on(Arc::new(store)).await.everything().await;
 }

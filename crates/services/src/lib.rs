@@ -50,6 +50,7 @@ mod wait;
 
 pub use error::Error;
 pub use pgbouncer::{Pgbouncer, PgbouncerAt};
+pub use port::free as free_port;
 pub use postgres::{Postgres, PostgresAt, PostgresOptions};
 pub use redis::{Cluster, ClusterAt, REDIS_PASSWORD, Redis, RedisAt, RedisOptions, Sentinel};
 pub use running::{Kind, Running, Shared, SharedServers, VARIABLE, running};

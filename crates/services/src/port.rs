@@ -37,7 +37,7 @@ pub(crate) fn on_a_free_one<T>(start: impl Fn(u16) -> Result<T, Error>) -> Resul
 }
 
 /// A port that nobody listens on, and that no other harness will give to anybody.
-pub(crate) fn free() -> u16 {
+pub fn free() -> u16 {
     let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         match ours.ports.next() {

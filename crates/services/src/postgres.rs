@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, certificate, port,
     server::{Folder, Recipe, Server, User},
+    wait::{self, Asked},
 };
 
 /// The superuser's name and password.
@@ -112,7 +113,14 @@ impl Postgres {
             let mut copy = Command::new(program("pg_basebackup"));
             copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--pgdata"]).arg(folder.join("data"));
             folder.run(copy.arg("--dbname").arg(primary.url("postgres")))?;
-            Self::start_in(folder, port, primary.tls_authority.clone())
+            let standby = Self::start_in(folder, port, primary.tls_authority.clone())?;
+            // It takes connections before it has made its own to the primary.
+            let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+            wait::until(wait::PATIENCE, || match primary.sql("postgres", streaming) {
+                Ok(standbys) if standbys == "0" => Asked::NotYet("nothing is replicated to it".to_owned()),
+                asked => asked.map(drop).into(),
+            })?;
+            Ok(standby)
         })
     }
 

@@ -180,10 +180,12 @@ async fn make_if_missing(path: &Path) -> Result<(), OpenError> {
         let reason = error.kind().to_string();
         OpenError::Unusable { path: path.to_owned(), reason, source: error.into() }
     };
+    // Looked for in this order: while we look, somebody may make the database and write to it.
+    let has_log = beside(path, "-wal").try_exists().map_err(fail)?;
     if path.try_exists().map_err(fail)? {
         return Ok(());
     }
-    if beside(path, "-wal").try_exists().map_err(fail)? {
+    if has_log {
         return Err(OpenError::Missing { path: path.to_owned() });
     }
     let aside = beside(path, &format!(".{}.new", random_hex().await.map_err(|e| refusal(path, e))?));

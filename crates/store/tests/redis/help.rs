@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -84,7 +85,9 @@ impl User {
     }
 
     pub fn options(&self) -> RedisOptions {
-        RedisOptions { prefix: self.prefix(), ..RedisOptions::new(&self.url()).unwrap() }
+        // Some tests open dozens of connections in the same moment.
+        let connect_timeout = Duration::from_secs(20);
+        RedisOptions { prefix: self.prefix(), connect_timeout, ..RedisOptions::new(&self.url()).unwrap() }
     }
 
     /// Nobody by that name is let in any more, and who was in is out.
