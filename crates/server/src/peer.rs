@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::{Extensions, HeaderMap, HeaderName};
+use ipnet::IpNet;
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -20,12 +21,12 @@ impl Peer {
     }
 
     /// Whether its `X-Forwarded-*` headers count.
-    pub(crate) fn is_trusted(self, proxies: &BTreeSet<IpAddr>) -> bool {
-        proxies.contains(&self.0)
+    pub(crate) fn is_trusted(self, proxies: &BTreeSet<IpNet>) -> bool {
+        is_one_of(proxies, self.0)
     }
 
     /// Who asks: the peer, or, where that is a trusted proxy, the last address that no trusted proxy has.
-    pub(crate) fn speaks_for(self, headers: &HeaderMap, proxies: &BTreeSet<IpAddr>) -> IpAddr {
+    pub(crate) fn speaks_for(self, headers: &HeaderMap, proxies: &BTreeSet<IpNet>) -> IpAddr {
         if !self.is_trusted(proxies) {
             return self.0;
         }
@@ -36,12 +37,16 @@ impl Peer {
             // What cannot be read was not written by a proxy that we trust.
             let Ok(address) = hop.parse::<IpAddr>().map(|address| address.to_canonical()) else { break };
             before = address;
-            if !proxies.contains(&address) {
+            if !is_one_of(proxies, address) {
                 break;
             }
         }
         before
     }
+}
+
+fn is_one_of(proxies: &BTreeSet<IpNet>, address: IpAddr) -> bool {
+    proxies.iter().any(|network| network.contains(&address))
 }
 
 /// The network that one customer has: of IPv6 a /64, for any address of it costs nothing.
@@ -67,7 +72,7 @@ mod tests {
 
     #[test]
     fn only_a_trusted_proxy_speaks_for_others() {
-        let proxies = BTreeSet::from([ip("10.0.0.1"), ip("10.0.0.2")]);
+        let proxies = BTreeSet::from(["10.0.0.1/32".parse().unwrap(), "10.0.0.2/31".parse().unwrap()]);
         let asks = |peer: &str, told: &'static str| {
             let headers = HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_static(told))]);
             Peer(ip(peer)).speaks_for(&headers, &proxies).to_string()
@@ -76,6 +81,8 @@ mod tests {
         assert_eq!(asks("10.0.0.1", "198.51.100.1"), "198.51.100.1");
         // What a client wrote itself stands before what the proxy saw.
         assert_eq!(asks("10.0.0.1", "203.0.113.7, 198.51.100.1, 10.0.0.2"), "198.51.100.1");
+        assert_eq!(asks("10.0.0.3", "198.51.100.1, 10.0.0.2"), "198.51.100.1");
+        assert_eq!(asks("10.0.0.4", "198.51.100.1"), "10.0.0.4");
         assert_eq!(asks("10.0.0.1", "198.51.100.1, nonsense"), "10.0.0.1");
         assert_eq!(asks("10.0.0.1", "::ffff:198.51.100.1"), "198.51.100.1");
         assert_eq!(asks("10.0.0.1", ""), "10.0.0.1");

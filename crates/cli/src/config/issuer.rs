@@ -1,6 +1,6 @@
 //! `[issuer]`, with what stands below it: where people sign in, and what is protected.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use tokenkeep_oauth::Secret;
 
@@ -26,20 +26,22 @@ section! {
         refresh_token_ttl: u64 = 2_592_000, Number "2592000";
         /// What signs access tokens: `ES256`, `EdDSA` or `RS256`; `HS256` where the resource has a `signing_secret`.
         algorithm: String = "ES256".to_owned(), Text "\"ES256\"";
-        /// Who of those who signed in may go on: subjects (`github|42`) or user names. Who is named by any of these three
-        /// lists may. A list that is there and empty names nobody; where none is there, everybody may.
+        /// Who of those who signed in may go on: subjects (`github|42`), addresses, or user names where there is one
+        /// provider only. Who is named by any of these three lists may. A list that is there and empty names nobody; where
+        /// none is there, everybody may.
         allowed_users: Option<Vec<String>> = None, List "[\"octocat\"]";
         /// Domains of e-mail addresses that the provider has verified.
         allowed_email_domains: Option<Vec<String>> = None, List "[\"example.com\"]";
-        /// Organisations at the provider.
+        /// Organisations at the provider; where there are several, with the integration before: `github|acme`.
         allowed_organizations: Option<Vec<String>> = None, List "[\"acme\"]";
         /// An application's own pages for signing in and consenting, opened with `?interaction={id}`; it answers over
         /// `/v1/interactions/{id}/accept` or `/reject`.
         interaction_url: Option<String> = None, Text "\"https://app.example.com/sign-in\"";
         /// Hosts in private networks from which the documents of clients may be fetched all the same.
         document_hosts: Vec<String> = Vec::new(), List "[\"clients.internal.example\"]";
-        /// Addresses of the proxies that ask `/verify`: only their `X-Forwarded-*` and `X-Original-URL` headers count.
-        trusted_proxies: Vec<IpAddr> = Vec::new(), List "[\"127.0.0.1\"]";
+        /// Addresses or networks of the proxies in front: only their `X-Forwarded-For` says who asks, which is what limits are
+        /// counted by, and only theirs and `X-Original-URL` count at `/verify`. Behind a TLS proxy, name it.
+        trusted_proxies: Vec<String> = Vec::new(), List "[\"127.0.0.1\", \"10.0.0.0/8\"]";
         /// Allows the upstream `local` although others can reach this server: whoever has an admin key signs in with it.
         allow_local_sign_in: bool = false, Flag "false";
         /// Where people sign in: `[[issuer.upstream]]`.

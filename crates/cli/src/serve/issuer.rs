@@ -1,8 +1,9 @@
 //! What the configuration file says of our authorization server, brought into the engine's words.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context, Result, anyhow, bail};
+use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{ClientId, IntegrationId, session::is_session_client};
 use tokenkeep_engine::{
@@ -104,6 +105,9 @@ fn together(
     if refresh_token_ttl < access_token_ttl {
         bail!("`refresh_token_ttl` is shorter than `access_token_ttl`: nothing could be refreshed");
     }
+    let admitted = admitted(issuer)?;
+    let own = resources.iter().flat_map(|resource| &resource.upstreams);
+    check_whose(&admitted, upstreams.iter().chain(own))?;
     Ok(IssuerSettings {
         url: url(issuer, public_url)?,
         registration,
@@ -113,11 +117,17 @@ fn together(
         algorithm: algorithm(&issuer.algorithm)?,
         upstreams,
         resources,
-        admitted: admitted(issuer)?,
+        admitted,
         interaction_url,
         clients,
-        trusted_proxies: issuer.trusted_proxies.iter().copied().collect(),
+        trusted_proxies: issuer.trusted_proxies.iter().map(|text| network(text)).collect::<Result<_>>()?,
     })
+}
+
+/// An address, or all of a network.
+fn network(text: &str) -> Result<IpNet> {
+    let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    parsed.map_err(|_| anyhow!("`trusted_proxies` holds something else than addresses and networks: {text}"))
 }
 
 fn within(name: &str, seconds: u64, range: &std::ops::RangeInclusive<u64>) -> Result<u64> {
@@ -203,6 +213,31 @@ fn admitted(issuer: &Issuer) -> Result<Admitted> {
         email_domains: email_domains.map(|all| all.iter().map(|domain| domain.to_ascii_lowercase()).collect()),
         organizations: set("allowed_organizations", issuer.allowed_organizations.as_ref())?,
     })
+}
+
+/// A name says who somebody is at one provider. At another, anybody may have taken it.
+fn check_whose<'a>(admitted: &Admitted, upstreams: impl Iterator<Item = &'a Upstream>) -> Result<()> {
+    let integration = |one: &'a Upstream| match one {
+        Upstream::Integration(id) => Some(id),
+        Upstream::LocalAdministrator => None,
+    };
+    if upstreams.filter_map(integration).collect::<BTreeSet<_>>().len() < 2 {
+        return Ok(());
+    }
+    let is_bare = |entry: &&String| !entry.contains(['|', '@']);
+    if let Some(name) = admitted.users.iter().flatten().find(is_bare) {
+        bail!(
+            "`allowed_users`: {name} may be somebody else at another provider; with several, write the subject \
+             (`github|583231`) or an address"
+        );
+    }
+    if let Some(name) = admitted.organizations.iter().flatten().find(is_bare) {
+        bail!(
+            "`allowed_organizations`: {name} may be somebody else's at another provider; with several, say whose is \
+             meant (`github|{name}`)"
+        );
+    }
+    Ok(())
 }
 
 /// `needed`: whether some resource has no place of its own where its users sign in.
@@ -423,7 +458,13 @@ fn check_clients(clients: &[ConfigClient], resources: &[ProtectedResource]) -> R
 }
 
 /// Says what the operator may not have meant.
-pub(super) async fn look_around(settings: &IssuerSettings, engine: &Engine) {
+pub(super) async fn look_around(settings: &IssuerSettings, public_url: &Url, engine: &Engine) {
+    if public_url.scheme() == "https" && settings.trusted_proxies.is_empty() {
+        tracing::warn!(
+            "clients come through a proxy, since this server speaks no TLS, and it is not named in `[issuer] \
+             trusted_proxies`: they all count as one, and one who guesses secrets locks out the others"
+        );
+    }
     let Admitted { users, email_domains, organizations } = &settings.admitted;
     let anybody = users.is_none() && email_domains.is_none() && organizations.is_none();
     let own = settings.resources.iter().flat_map(|resource| &resource.upstreams);

@@ -78,6 +78,34 @@ fn an_empty_list_names_nobody_and_an_absent_one_everybody() {
 }
 
 #[test]
+fn a_name_is_somebody_at_one_provider_only() {
+    let several = format!(
+        "{}[[issuer.upstream]]\nprovider = \"github\"\n[[issuer.upstream]]\nprovider = \"google\"\n",
+        UPSTREAM.replace("github", "google")
+    );
+    for (list, bare, whose) in
+        [("allowed_users", "alice", "google|42"), ("allowed_organizations", "acme", "github|acme")]
+    {
+        let says = |name: &str| format!("{list} = [{name:?}]");
+        assert!(with(&says(bare), "").is_ok(), "there is one provider only");
+        assert!(error(&says(bare), &several).contains(list));
+        assert!(with(&says(whose), &several).is_ok());
+    }
+    assert!(
+        with("allowed_users = [\"alice@example.com\"]\nallowed_email_domains = [\"example.com\"]", &several).is_ok()
+    );
+}
+
+#[test]
+fn proxies_are_addresses_or_networks() {
+    let told = with("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\", \"fd00::/8\"]", "").unwrap();
+    let trusts =
+        |address: &str| told.trusted_proxies.iter().any(|net| net.contains(&address.parse::<IpAddr>().unwrap()));
+    assert!(trusts("127.0.0.1") && trusts("10.1.2.3") && trusts("fd00::1"));
+    assert!(!trusts("127.0.0.2") && !trusts("11.0.0.1"));
+}
+
+#[test]
 fn somebody_must_be_able_to_sign_in() {
     let of = |text: &str| load(&format!("{text}\n{RESOURCE}"));
     let url = "[issuer]\nurl = \"https://auth.example.com\"\n";

@@ -175,7 +175,7 @@ pub(crate) async fn start(config: Config, environment: &Environment, demand: Opt
         }
     };
     if let Some(issuer) = &issuer {
-        issuer::look_around(issuer, &engine).await;
+        issuer::look_around(issuer, &public_url, &engine).await;
     }
     tokio::spawn(secret_files::follow(config.clone(), environment.clone(), public_url.clone(), engine.clone()));
 

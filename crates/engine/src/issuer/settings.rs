@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use ipnet::IpNet;
 use tokenkeep_core::{ClientId, IntegrationId};
 use tokenkeep_oauth::{
     Secret,
@@ -36,8 +37,9 @@ pub struct IssuerSettings {
     pub interaction_url: Option<Url>,
     /// Clients of the configuration file.
     pub clients: Vec<ConfigClient>,
-    /// Whose `X-Forwarded-*` and `X-Original-URL` headers count, at `/verify`: addresses of proxies.
-    pub trusted_proxies: BTreeSet<std::net::IpAddr>,
+    /// The networks of proxies in front: their `X-Forwarded-For` says who asks, which is what ceilings count by, and at
+    /// `/verify` their `X-Forwarded-*` and `X-Original-URL` say what is asked for.
+    pub trusted_proxies: BTreeSet<IpNet>,
 }
 
 /// Who may register a client (RFC 7591).
@@ -87,11 +89,11 @@ pub struct ProtectedResource {
 /// and empty names nobody.
 #[derive(Clone, Debug, Default)]
 pub struct Admitted {
-    /// Subjects (`github|42`) or user names.
+    /// Subjects (`github|42`), addresses, or user names: those are somebody else's at another provider.
     pub users: Option<BTreeSet<String>>,
     /// Domains of verified e-mail addresses.
     pub email_domains: Option<BTreeSet<String>>,
-    /// Organisations at the provider.
+    /// Organisations, where they are somebody else's at another provider with its integration before (`github|acme`).
     pub organizations: Option<BTreeSet<String>>,
 }
 

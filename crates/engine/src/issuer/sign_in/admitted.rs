@@ -15,6 +15,12 @@ pub(super) struct Who<'a> {
     pub(super) organizations: &'a [String],
 }
 
+impl Who<'_> {
+    fn signed_in_at(&self, integration: &str) -> bool {
+        self.subject.as_str().split_once('|').is_some_and(|(at, _)| at == integration)
+    }
+}
+
 impl Admitted {
     /// Whether there is any rule.
     fn is_bounded(&self) -> bool {
@@ -40,11 +46,14 @@ impl Admitted {
         });
         let domain = who.email.and_then(|email| email.rsplit_once('@')).map(|(_, domain)| domain);
         let by_domain = self.email_domains.iter().flatten().any(|rule| domain.is_some_and(|domain| same(rule, domain)));
-        let by_organization = self
-            .organizations
-            .iter()
-            .flatten()
-            .any(|rule| who.organizations.iter().any(|organization| same(rule, organization)));
+        let by_organization = self.organizations.iter().flatten().any(|rule| {
+            let rule = match rule.split_once('|') {
+                Some((integration, organization)) if who.signed_in_at(integration) => organization,
+                Some(_) => return false,
+                None => rule,
+            };
+            who.organizations.iter().any(|organization| rule.eq_ignore_ascii_case(organization))
+        });
         by_user || by_domain || by_organization
     }
 }
@@ -83,6 +92,9 @@ mod tests {
             (domains(""), false),
             (organizations("Acme"), true),
             (organizations("acm"), false),
+            (organizations("github|ACME"), true),
+            (organizations("google|acme"), false),
+            (organizations("github|acm"), false),
             (organizations(""), false),
             (both, true),
             (neither, false),

@@ -120,7 +120,7 @@ pub(crate) fn settings() -> IssuerSettings {
             client("native", AuthMethod::None, &web),
             client("once", AuthMethod::None, &[AuthorizationCode]),
         ],
-        trusted_proxies: BTreeSet::from([PROXY.parse().unwrap()]),
+        trusted_proxies: BTreeSet::from([format!("{PROXY}/32").parse().unwrap()]),
     }
 }
 
