@@ -162,9 +162,9 @@ impl Heir {
     }
 
     async fn resume(&self, held: Held) -> watch::Receiver<Progress> {
-        let id = &held.successor.id.integration;
-        let policy = self.connections.policy(id).await;
-        let party = self.connections.party(id).await.ok().flatten();
+        let id = &held.successor.id;
+        let policy = self.connections.policy(&id.integration).await;
+        let party = self.connections.party_of(id).await.ok().flatten();
         self.connections.flights.resume(held, Route { policy, party })
     }
 

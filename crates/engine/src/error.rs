@@ -69,7 +69,7 @@ pub enum Error {
         /// Whose provider.
         integration: IntegrationId,
     },
-    /// The connection's integration is not there, so nothing can be refreshed.
+    /// The connection's integration is not there, or not for its tenant, so its tokens are sent nowhere.
     #[error("there is no integration `{0}`; its client id and secret are needed to refresh")]
     IntegrationMissing(IntegrationId),
     /// The provider refuses our client.

@@ -133,7 +133,7 @@ impl Connections {
 
     async fn revoke(&self, connection: &Connection) -> Result<(), Error> {
         let integration = &connection.id.integration;
-        let Some(party) = self.integrations.party(integration).await? else {
+        let Some(party) = self.party_of(&connection.id).await? else {
             return Err(Error::IntegrationMissing(integration.clone()));
         };
         match revoke::revoke(&self.shared, &party, &connection.tokens).await {
@@ -186,6 +186,12 @@ impl Connections {
 
     pub(crate) async fn party(&self, integration: &IntegrationId) -> Result<Option<Arc<Party>>, Error> {
         self.integrations.party(integration).await
+    }
+
+    /// Where the tokens of `id` may be sent: its integration, if that is there for its tenant.
+    pub(crate) async fn party_of(&self, id: &ConnectionId) -> Result<Option<Arc<Party>>, Error> {
+        let party = self.party(&id.integration).await?;
+        Ok(party.filter(|party| party.integration.serves(&id.tenant)))
     }
 }
 

@@ -113,7 +113,7 @@ impl Connections {
         {
             return Ok(ready);
         }
-        let party = self.party(&id.integration).await;
+        let party = self.party_of(id).await;
         match self.look(id).await {
             Ok(Some(ready)) if ready.freshness(min_ttl, self.shared.now()) != Freshness::Stale => return Ok(ready),
             Ok(_) => {}
@@ -136,7 +136,7 @@ impl Connections {
         if_generation: Option<Generation>,
     ) -> Result<Arc<Ready>, Error> {
         caller.may_at(Action::Refresh, &id.integration, &id.tenant)?;
-        let party = self.party(&id.integration).await?;
+        let party = self.party_of(id).await?;
         if let Some(ready) = if_generation.and_then(|reported| self.younger_than(id, reported)) {
             return Ok(ready);
         }
@@ -211,7 +211,7 @@ impl Connections {
         };
         if self.flights.kept.may_be_ahead_of(&stored.value) {
             // A reply lies here that the store does not show: it is committed first, whatever is wanted.
-            let route = Route { policy: self.policy(&id.integration).await, party: self.party(&id.integration).await? };
+            let route = Route { policy: self.policy(&id.integration).await, party: self.party_of(id).await? };
             let mut progress = self.flights.join(id, Cause::Due, route);
             while matches!(*progress.borrow_and_update(), Progress::Flying) {
                 if progress.changed().await.is_err() {
@@ -392,7 +392,7 @@ impl Connections {
 
     /// Starts a refresh that nobody waits for, if it can be made at all.
     pub(crate) async fn refresh_behind(&self, id: &ConnectionId) -> Option<watch::Receiver<Progress>> {
-        let party = self.party(&id.integration).await.ok().flatten()?;
+        let party = self.party_of(id).await.ok().flatten()?;
         if self.integrations.holds_back(&party).is_some() {
             return None;
         }

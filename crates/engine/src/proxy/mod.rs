@@ -77,7 +77,7 @@ impl Proxy {
             return Err(Error::invalid("CONNECT and TRACE go no further than here"));
         }
         let integration = &id.integration;
-        let party = self.connections.party(integration).await?;
+        let party = self.connections.party_of(id).await?;
         let party = party.ok_or_else(|| Error::IntegrationMissing(integration.clone()))?;
         let api = party.api();
         let picked = head.headers.get_all(&X_TOKENKEEP_HOST);

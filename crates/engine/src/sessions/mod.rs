@@ -364,7 +364,7 @@ impl Sessions {
 
     async fn life(&self, connection: &Connection) -> Result<UpstreamLife, Error> {
         let can = connection.tokens.renewal.is_some() && !matches!(connection.health, Health::ReauthRequired { .. });
-        let renewable = can && self.connections.party(&connection.id.integration).await?.is_some();
+        let renewable = can && self.connections.party_of(&connection.id).await?.is_some();
         let expires_at = match &connection.tokens.access {
             Some(access) => access.expires_at,
             // It was dead, and was dropped: that is not a token that lives for ever.

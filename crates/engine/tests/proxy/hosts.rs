@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use http::{Method, Response, StatusCode};
-use tokenkeep_core::{ApiKey, Role};
-use tokenkeep_engine::{Caller, Engine, Error, NewKey};
+use tokenkeep_core::{ApiKey, ConnectionId, Role, Rotation};
+use tokenkeep_engine::{Caller, Engine, Error, NewKey, PutIntegration};
 use tokenkeep_testkit::{ApiBody, FakeApi};
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use crate::{
-    common::alice,
+    common::{MIN_TTL, World, alice, fake, put_fake, store_seeded},
     support::{Caught, answer, engine, get, integrate, send, text},
 };
 
@@ -61,6 +61,33 @@ async fn a_token_goes_to_the_integration_s_hosts_only() {
     integrate(&t.engine, Vec::new()).await;
     assert_eq!(call("/", None).await, "no_api_host");
     assert_eq!((elsewhere.opened(), second.asked().len()), (0, 2));
+}
+
+#[tokio::test]
+async fn an_integration_of_one_tenant_sends_no_other_s_tokens_anywhere() {
+    let elsewhere = FakeApi::start(|_| async { answer(200, "thank you") }).await;
+    let world = World::new(Rotation::Strict).await;
+    let engine = world.engine(1, None).await;
+    let theirs: ConnectionId = "fake/b/alice".parse().unwrap();
+    store_seeded(&engine, &world, &theirs).await;
+    let put = PutIntegration { tenant: Some("a".parse().unwrap()), api_hosts: vec![elsewhere.host()], ..put_fake() };
+    engine.integrations().put(&Caller::Local, &fake(), put).await.unwrap();
+    let connections = engine.connections();
+    let call = async || engine.proxy().call(&Caller::Local, &theirs, get("/")).await.unwrap_err().code();
+    assert_eq!(call().await, "integration_missing");
+    connections.token(&Caller::Local, &theirs, MIN_TTL).await.expect("what lives is theirs all the same");
+    let revoked = connections.delete(&Caller::Local, &theirs, true).await;
+    assert_eq!(revoked.unwrap_err().code(), "integration_missing");
+    let refreshed = connections.refresh(&Caller::Local, &theirs, None).await;
+    assert_eq!(refreshed.unwrap_err().code(), "integration_missing");
+    // Inside the margin it is refreshed behind.
+    world.clock.advance(Duration::from_mins(57));
+    connections.token(&Caller::Local, &theirs, Duration::ZERO).await.unwrap();
+    world.clock.advance(Duration::from_hours(1));
+    let dead = connections.token(&Caller::Local, &theirs, MIN_TTL).await;
+    assert_eq!(dead.unwrap_err().code(), "integration_missing");
+    assert_eq!(call().await, "integration_missing");
+    assert_eq!((elsewhere.opened(), world.provider.calls(), world.provider.revocations()), (0, 0, Vec::new()));
 }
 
 #[tokio::test]

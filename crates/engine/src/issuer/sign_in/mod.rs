@@ -239,8 +239,8 @@ impl Issuer {
     /// to an organisation is known at the sign-in only. What an application accepted, it has judged itself.
     pub(super) async fn is_still_admitted(&self, grant: &Grant) -> Result<bool, Error> {
         let rules = &self.settings.admitted;
-        let Some(ConnectionId { integration, .. }) = grant.connection.as_ref() else { return Ok(true) };
-        let signed_in = grant.subject.as_str().starts_with(&format!("{integration}|"));
+        let Some(connection) = grant.connection.as_ref() else { return Ok(true) };
+        let signed_in = grant.subject.as_str().starts_with(&format!("{}|", connection.integration));
         if !signed_in || rules.organizations.is_some() {
             return Ok(true);
         }
@@ -252,7 +252,7 @@ impl Issuer {
         if !rules.admits(&Who { unique_name: grant.user.name.as_deref(), ..who }) {
             return Ok(false);
         }
-        let party = self.connections.party(integration).await?;
+        let party = self.connections.party_of(connection).await?;
         Ok(party.is_some_and(|party| identity_of(&party).is_ok_and(|identity| identity.unique_name)))
     }
 
