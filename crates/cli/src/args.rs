@@ -513,7 +513,7 @@ pub(crate) enum Instances {
 pub(crate) enum Role {
     /// Everything
     Admin,
-    /// Everything except reading secrets and managing keys
+    /// Everything except reading secrets, deciding where they are sent, and managing keys
     Operator,
     /// Connect, put, token, refresh, delete
     Application,

@@ -44,7 +44,7 @@ impl fmt::Debug for ApiKeyHash {
 pub enum Role {
     /// Everything.
     Admin,
-    /// Everything except reading secrets, calling the proxy and managing keys.
+    /// Everything except reading secrets, calling the proxy, deciding where tokens are sent and managing keys.
     Operator,
     /// What an application does with its users' connections.
     Application,

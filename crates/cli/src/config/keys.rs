@@ -11,8 +11,8 @@ section! {
     MANY "key" ApiKey {
         /// For people; names it in this file.
         name: Option<String> = None, Text "\"mailer\"";
-        /// `admin` (everything), `operator` (everything except reading secrets and managing keys), `application`
-        /// (connect, put, token, refresh, delete) or `reader` (token and status).
+        /// `admin` (everything), `operator` (everything except reading secrets, deciding where they are sent, and
+        /// managing keys), `application` (connect, put, token, refresh, delete) or `reader` (token and status).
         role: Option<String> = None, Text "\"application\"";
         /// The only tenants it may name. Left out: all.
         tenants: Option<Vec<String>> = None, List "[\"_default\"]";

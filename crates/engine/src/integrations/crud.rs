@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tokenkeep_core::{
-    Action, ClientSigningKey, ConnectGrant, Integration, IntegrationId, ManagedBy, ProviderId, Tenant,
-    ports::{Expect, Filter, Put, Scope},
+    Action, ClientSigningKey, ConnectGrant, Connection, Integration, IntegrationId, ManagedBy, ProviderId, Tenant,
+    ports::{Expect, Filter, LabelName, Put, Scope},
     provider::Kind,
 };
 use tokenkeep_oauth::{Secret, dialect::ClientAuth, endpoint};
@@ -72,7 +72,8 @@ impl Integrations {
     }
 
     /// Makes or replaces an integration, and answers whether it is new. It is tried out as far as that is possible
-    /// without a user: its parameters must fit its provider, its keys must sign, its issuer must answer.
+    /// without a user: its parameters must fit its provider, its keys must sign, its issuer must answer. Where it leads
+    /// the tokens of an integration or of connections that are there, only who may read them changes.
     pub async fn put(
         &self,
         caller: &Caller,
@@ -91,7 +92,9 @@ impl Integrations {
                     return Err(Error::ManagedByConfig { what: "integration", id: id.to_string() });
                 }
             }
-            let drafted = self.draft(id, put.clone(), old.as_ref().map(|old| &old.value), ManagedBy::Api)?;
+            let before = old.as_ref().map(|old| &old.value);
+            let drafted = self.draft(id, put.clone(), before, ManagedBy::Api)?;
+            self.may_lead(caller, &drafted, before).await?;
             let party = self.introduce(drafted).await?;
             check(&party, true)?;
             let integration = party.integration;
@@ -105,6 +108,43 @@ impl Integrations {
             }
         }
         Err(Error::Conflict { what: "integration" })
+    }
+
+    /// Whether `caller` may have tokens sent where `new` sends them: whoever chose that would get to read them.
+    async fn may_lead(&self, caller: &Caller, new: &Integration, old: Option<&Integration>) -> Result<(), Error> {
+        if caller.may(Action::ReadToken).is_ok() {
+            return Ok(());
+        }
+        let unmade;
+        let old = match old {
+            Some(old) => old,
+            None if !self.has_connections(&new.id).await? => return Ok(()),
+            // They are meant for what the catalogue has under this name.
+            None => {
+                let provider = self.provider_named_like(&new.id).map_or_else(discovery::oidc, |p| p.id.clone());
+                let (issuer, params, api_hosts) = (None, BTreeMap::new(), Vec::new());
+                unmade = Integration { provider, issuer, params, api_hosts, ..new.clone() };
+                &unmade
+            }
+        };
+        let moved = [
+            ("provider", new.provider != old.provider),
+            ("issuer", new.issuer != old.issuer),
+            ("params", new.params != old.params),
+            ("api_hosts", new.api_hosts != old.api_hosts),
+        ];
+        match moved.into_iter().find(|(_, changed)| *changed) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::Forbidden(
+                format!("`{name}` decides where tokens are sent: changing it takes a key that may read them").into(),
+            )),
+        }
+    }
+
+    async fn has_connections(&self, id: &IntegrationId) -> Result<bool, Error> {
+        let filter = Filter::Label(LabelName::Provider, id.to_string());
+        let page = self.shared.records.list::<Connection>(Scope::Every, filter, 1, None).await?;
+        Ok(!page.items.is_empty() || page.next.is_some())
     }
 
     /// Removes an integration. Its connections stay: they are served until their tokens expire.

@@ -8,7 +8,7 @@ use tokenkeep_testkit::Config;
 
 use crate::{
     alone::key_pair,
-    common::{World, alice, fake, put_fake},
+    common::{World, alice, fake, put_fake, store_seeded},
     support::{Browser, Stage, params},
 };
 
@@ -151,6 +151,49 @@ async fn they_are_changed_by_those_who_may() {
     assert_eq!(integrations.get(&acme, &id("betas")).await.unwrap_err().code(), "integration_not_found");
     assert_eq!(integrations.delete(&acme, &id("betas")).await.unwrap_err().code(), "integration_not_found");
     integrations.delete(&acme, &id("acmes")).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_who_may_read_tokens_decides_where_they_go() {
+    let t = Stage::new().await;
+    let integrations = t.engine.integrations();
+    store_seeded(&t.engine, &t.world, &alice()).await;
+    let operator = t.key(Role::Operator, None).await;
+    let admin = t.key(Role::Admin, None).await;
+    let param = |value: &str| BTreeMap::from([("tenant".to_owned(), value.to_owned())]);
+    let to_evil = |put: PutIntegration| PutIntegration { api_hosts: vec!["evil.example".to_owned()], ..put };
+    let issued = PutIntegration { provider: None, issuer: Some(t.world.provider.issuer()), ..put_fake() };
+    let of_auth0 = PutIntegration { provider: Some("auth0".parse().unwrap()), params: param("evil"), ..put_fake() };
+    let moves = [to_evil(put_fake()), issued, of_auth0];
+    let refused = async |put: &PutIntegration| {
+        let error = integrations.put(&operator, &fake(), put.clone()).await.unwrap_err();
+        assert_eq!(error.code(), "forbidden", "{error}");
+    };
+    let before = integrations.get(LOCAL, &fake()).await.unwrap();
+    for put in &moves {
+        refused(put).await;
+    }
+    assert_eq!(integrations.get(LOCAL, &fake()).await.unwrap(), before, "nothing changed");
+    // What is theirs to change.
+    let rotated = PutIntegration {
+        client_id: "other".to_owned(),
+        client_secret: Some("new".into()),
+        scope: Some("x".to_owned()),
+        ..put_fake()
+    };
+    integrations.put(&operator, &fake(), rotated).await.unwrap();
+    // The connections outlive their integration, and wait for whatever is made in its place.
+    integrations.delete(&operator, &fake()).await.unwrap();
+    for put in &moves {
+        refused(put).await;
+    }
+    integrations.put(&operator, &fake(), PutIntegration { provider: None, ..put_fake() }).await.unwrap();
+    for put in &moves {
+        integrations.put(&admin, &fake(), put.clone()).await.unwrap();
+    }
+    // Nobody's tokens wait for a new one.
+    let new = to_evil(PutIntegration { params: param("acme"), ..bare("c") });
+    integrations.put(&operator, &id("auth0"), new).await.unwrap();
 }
 
 #[tokio::test]
