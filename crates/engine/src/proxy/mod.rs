@@ -130,12 +130,14 @@ impl Call<'_> {
         ready: &Ready,
         reply: Response<OutboundBody>,
     ) -> Result<Response<OutboundBody>, Error> {
-        let Some(body) = self.body.again() else {
+        if !self.body.may_go_again() {
             self.refresh_behind(ready);
             return Ok(reply);
-        };
+        }
         match self.proxy.connections.refresh(&Caller::Local, self.id, Some(ready.generation)).await {
             Ok(younger) => {
+                // Not before: a reply that is passed on may have to do with what is on its way yet.
+                let Some(body) = self.body.again() else { return Ok(reply) };
                 drop(reply);
                 let younger = self.wait(younger).await?;
                 self.send(&younger, body).await

@@ -48,7 +48,15 @@ impl Replay {
         }
     }
 
-    /// The body for one more; `None` if too much has gone.
+    /// Whether it could be sent once more, as things stand.
+    pub(super) fn may_go_again(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Kept(tape) => locked(tape).size <= KEPT,
+        }
+    }
+
+    /// The body for one more; `None` if too much has gone. The sending before it ends.
     pub(super) fn again(&self) -> Option<OutboundBody> {
         let Self::Kept(tape) = self else { return Some(empty_body()) };
         let mut state = locked(tape);

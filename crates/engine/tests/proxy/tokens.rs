@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full};
 use tokenkeep_core::{Generation, Rotation};
 use tokenkeep_engine::{Caller, Error, PutTokens};
@@ -14,7 +14,7 @@ use tokenkeep_testkit::{ApiBody, FakeApi, Fault};
 
 use crate::{
     common::{alice, bare},
-    support::{Caught, answer, get, integrate, script, send, text},
+    support::{Caught, answer, engine, get, integrate, script, send, text},
 };
 
 #[tokio::test]
@@ -188,4 +188,24 @@ async fn a_refusal_in_the_middle_of_a_short_body_costs_nothing() {
     drop(caller);
     let reply = call.await.unwrap().unwrap();
     assert_eq!(text(reply).await, "you sent helloworld");
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_a_body_is_passed_on_whole_if_nothing_can_renew_the_token() {
+    // It refuses at the head, and reads on all the same.
+    let api = FakeApi::start(|request: Request<ApiBody>| async {
+        Response::builder().status(401).body(request.into_body()).unwrap()
+    })
+    .await;
+    let t = engine(vec![api.host()]).await;
+    let tokens = PutTokens { access_token: Some("only".into()), ..bare() };
+    let bob = "fake/_default/bob".parse().unwrap();
+    t.engine.connections().put(&Caller::Local, &bob, tokens, tokenkeep_engine::PutMode::default()).await.unwrap();
+    let (caller, body) = script(Some(10));
+    caller.send("hello".into()).unwrap();
+    let reply = t.engine.proxy().call(&Caller::Local, &bob, Request::post("/").body(body).unwrap()).await.unwrap();
+    assert_eq!(reply.status(), StatusCode::UNAUTHORIZED);
+    caller.send("world".into()).unwrap();
+    drop(caller);
+    assert_eq!(text(reply).await, "helloworld");
 }
