@@ -29,7 +29,7 @@ pub use self::{
 };
 use self::{
     counted::Counted,
-    replay::Replay,
+    replay::{Replay, Room},
     target::{ApiHost, Refusal, X_TOKENKEEP_HOST},
 };
 use crate::{
@@ -45,6 +45,7 @@ use crate::{
 pub struct Proxy {
     connections: Connections,
     counted: Counted,
+    room: Room,
 }
 
 /// A token lives for this long when a call goes out, if the provider's tokens live that long at all.
@@ -55,7 +56,7 @@ const REPLY_WITHIN: Duration = Duration::from_secs(120);
 
 impl Proxy {
     pub(crate) fn new(connections: Connections) -> Self {
-        Self { counted: Counted::new(&connections.shared.metrics), connections }
+        Self { counted: Counted::new(&connections.shared.metrics), connections, room: Room::default() }
     }
 
     /// Sends `request` to the API of the connection's provider, with the connection's token, and answers with the
@@ -63,8 +64,8 @@ impl Proxy {
     /// alone goes to the first of them, or to the one that the header `x-tokenkeep-host` names.
     ///
     /// Every reply of the provider is answered as it is, redirects and errors included. Where it says that the token
-    /// is no good, the token is refreshed and the request sent once more, if no more than 1 MiB of its body had gone:
-    /// else the reply is answered, and the next call finds a new token.
+    /// is no good, the token is refreshed and the request sent once more, if no more than 1 MiB of its body had gone and
+    /// there was room to keep that: else the reply is answered, and the next call finds a new token.
     pub async fn call(
         &self,
         caller: &Caller,
@@ -86,7 +87,8 @@ impl Proxy {
             Refusal::Host => Error::ApiHostNotAllowed(integration.clone()),
             Refusal::Path(problem) => Error::InvalidPath(problem),
         })?;
-        let call = Call { proxy: self, id, party: &party, api: &api, host, url, head, body: Replay::of(body) };
+        let call =
+            Call { proxy: self, id, party: &party, api: &api, host, url, head, body: Replay::of(body, &self.room) };
         call.run().await
     }
 

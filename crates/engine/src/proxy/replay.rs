@@ -1,4 +1,4 @@
-//! A request's body that can be sent twice, if it is short.
+//! A request's body that can be sent twice, if it is short and there is room.
 
 use std::{
     pin::Pin,
@@ -8,11 +8,36 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::transport::{BodyError, OutboundBody, empty_body};
 
 /// Bodies are kept up to this size, in bytes.
 pub(super) const KEPT: usize = 1 << 20;
+
+/// What one that is begun takes at least.
+const LEAST: usize = 4 << 10;
+
+/// What was kept goes again in pieces of this size at most.
+const PIECE: usize = 64 << 10;
+
+/// Room for what is kept of all bodies together. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Room {
+    /// So many bytes.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+}
+
+impl Default for Room {
+    /// Of one engine.
+    fn default() -> Self {
+        Self::of(64 << 20)
+    }
+}
 
 /// A body that goes out, and what of it has gone so far.
 ///
@@ -26,25 +51,68 @@ pub(super) enum Replay {
 
 pub(super) struct Tape {
     body: OutboundBody,
-    kept: Vec<Bytes>,
-    size: usize,
+    /// What has gone; `None` = it cannot go again.
+    kept: Option<Kept>,
+    /// How much of that the sending that goes on has had.
+    played: usize,
     /// Which sending goes on. An earlier one that is still asked for more is told that it is over.
     take: u32,
 }
 
+/// A copy: what came is a part of a far larger buffer, which must not stay for it.
+struct Kept {
+    bytes: Vec<u8>,
+    room: Room,
+    /// For all that `bytes` can hold.
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Kept {
+    /// Keeps `data` as well; `None` if it is too much by now.
+    fn and(mut self, data: &[u8]) -> Option<Self> {
+        let (held, size) = (self.bytes.capacity(), self.bytes.len() + data.len());
+        if size > KEPT {
+            return None;
+        }
+        if size > held {
+            let wanted = size.next_power_of_two().max(LEAST);
+            let more = Arc::clone(&self.room.0).try_acquire_many_owned(u32::try_from(wanted - held).ok()?).ok()?;
+            match &mut self.taken {
+                Some(taken) => taken.merge(more),
+                taken => *taken = Some(more),
+            }
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        Some(self)
+    }
+}
+
+impl Tape {
+    fn kept(&self) -> &[u8] {
+        self.kept.as_ref().map_or(&[], |kept| &kept.bytes)
+    }
+
+    /// What the sending that goes on has yet to get of what was kept.
+    fn waiting(&self) -> &[u8] {
+        self.kept().get(self.played..).unwrap_or_default()
+    }
+}
+
 impl Replay {
-    pub(super) fn of(body: OutboundBody) -> Self {
+    pub(super) fn of(body: OutboundBody, room: &Room) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
-        Self::Kept(Arc::new(Mutex::new(Tape { body, kept: Vec::new(), size: 0, take: 0 })))
+        let kept = Some(Kept { bytes: Vec::new(), room: room.clone(), taken: None });
+        Self::Kept(Arc::new(Mutex::new(Tape { body, kept, played: 0, take: 0 })))
     }
 
     /// The body for the first sending.
     pub(super) fn first(&self) -> OutboundBody {
         match self {
             Self::Empty => empty_body(),
-            Self::Kept(tape) => OutboundBody::new(Playing { tape: Arc::clone(tape), take: 0, next: 0 }),
+            Self::Kept(tape) => OutboundBody::new(Playing { tape: Arc::clone(tape), take: 0 }),
         }
     }
 
@@ -52,7 +120,7 @@ impl Replay {
     pub(super) fn may_go_again(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Kept(tape) => locked(tape).size <= KEPT,
+            Self::Kept(tape) => locked(tape).kept.is_some(),
         }
     }
 
@@ -60,11 +128,22 @@ impl Replay {
     pub(super) fn again(&self) -> Option<OutboundBody> {
         let Self::Kept(tape) = self else { return Some(empty_body()) };
         let mut state = locked(tape);
-        if state.size > KEPT {
-            return None;
-        }
+        state.kept.as_ref()?;
         state.take += 1;
-        Some(OutboundBody::new(Playing { tape: Arc::clone(tape), take: state.take, next: 0 }))
+        state.played = 0;
+        Some(OutboundBody::new(Playing { tape: Arc::clone(tape), take: state.take }))
+    }
+}
+
+impl Drop for Replay {
+    /// It is not sent again: what has gone need not stay for as long as the rest takes.
+    fn drop(&mut self) {
+        if let Self::Kept(tape) = self {
+            let mut tape = locked(tape);
+            if tape.waiting().is_empty() {
+                tape.kept = None;
+            }
+        }
     }
 }
 
@@ -76,8 +155,6 @@ fn locked(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
 struct Playing {
     tape: Arc<Mutex<Tape>>,
     take: u32,
-    /// The next of what was kept.
-    next: usize,
 }
 
 impl Body for Playing {
@@ -90,34 +167,31 @@ impl Body for Playing {
         if tape.take != this.take {
             return Poll::Ready(Some(Err("the request is sent again".into())));
         }
-        if let Some(kept) = tape.kept.get(this.next) {
-            this.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+        let waiting = tape.waiting();
+        if !waiting.is_empty() {
+            let data = Bytes::copy_from_slice(&waiting[..waiting.len().min(PIECE)]);
+            tape.played += data.len();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let polled = Pin::new(&mut tape.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            tape.size = tape.size.saturating_add(data.len());
-            if tape.size > KEPT {
-                tape.kept = Vec::new();
-            } else {
-                tape.kept.push(data.clone());
-                this.next += 1;
-            }
+            tape.kept = tape.kept.take().and_then(|kept| kept.and(data));
+            tape.played = tape.kept().len();
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
         let tape = locked(&self.tape);
-        tape.take == self.take && self.next >= tape.kept.len() && tape.body.is_end_stream()
+        tape.take == self.take && tape.waiting().is_empty() && tape.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let tape = locked(&self.tape);
         let (rest, mut hint) = (tape.body.size_hint(), SizeHint::new());
-        let waiting: u64 = tape.kept.iter().skip(self.next).map(|kept| kept.len() as u64).sum();
+        let waiting = tape.waiting().len() as u64;
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper + waiting);
         }

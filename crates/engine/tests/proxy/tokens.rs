@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use tokenkeep_core::{Generation, Rotation};
 use tokenkeep_engine::{Caller, Error, PutTokens};
 use tokenkeep_testkit::{ApiBody, FakeApi, Fault};
+use tokio::sync::Semaphore;
 
 use crate::{
     common::{alice, bare},
@@ -208,4 +209,39 @@ async fn a_refusal_in_the_middle_of_a_body_is_passed_on_whole_if_nothing_can_ren
     caller.send("world".into()).unwrap();
     drop(caller);
     assert_eq!(text(reply).await, "helloworld");
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_to_keep_a_body_the_refusal_is_passed_on() {
+    let c = Caught::new().await;
+    c.call(get("/")).await.unwrap();
+    let refused = c.api.asked()[0].header("authorization").unwrap().to_owned();
+    let held = Arc::new(Semaphore::new(0));
+    let arrived = held.clone();
+    let api = FakeApi::start(move |request: Request<ApiBody>| {
+        let (arrived, hangs) = (arrived.clone(), request.uri().path() == "/hangs");
+        let status = if request.headers()["authorization"] == *refused { 401 } else { 200 };
+        async move {
+            request.into_body().collect().await.unwrap();
+            if hangs {
+                arrived.add_permits(1);
+                std::future::pending::<()>().await;
+            }
+            answer(status, "")
+        }
+    })
+    .await;
+    integrate(&c.t.engine, vec![api.host()]).await;
+    let put = |path: &str, size: usize| {
+        let (engine, request) = (c.t.engine.clone(), Request::put(path).body(Full::from(vec![b'x'; size])).unwrap());
+        tokio::spawn(async move { engine.request(&Caller::Local, &alice(), request).await.unwrap().status() })
+    };
+    let hanging: Vec<_> = (0..64).map(|_| put("/hangs", 1 << 20)).collect();
+    held.acquire_many(64).await.unwrap().forget();
+    assert_eq!(put("/", 5).await.unwrap(), StatusCode::UNAUTHORIZED);
+    assert_eq!(api.asked().len(), 65, "it went once");
+    for call in hanging {
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+    }
 }

@@ -20,7 +20,18 @@ impl Body for Script {
 
 fn script() -> (mpsc::UnboundedSender<Bytes>, Replay) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (sender, Replay::of(OutboundBody::new(Script(receiver))))
+    (sender, Replay::of(OutboundBody::new(Script(receiver)), &Room::default()))
+}
+
+/// How many bytes are left in it.
+fn left(room: &Room) -> usize {
+    room.0.available_permits()
+}
+
+/// The allocation that a kept body has, in bytes.
+fn held(replay: &Replay) -> Option<usize> {
+    let Replay::Kept(tape) = replay else { panic!("a body") };
+    locked(tape).kept.as_ref().map(|kept| kept.bytes.capacity())
 }
 
 async fn next(body: &mut OutboundBody) -> Option<Result<Bytes, String>> {
@@ -67,15 +78,69 @@ async fn what_is_too_long_goes_once() {
         caller.send(vec![0; size].into()).unwrap();
         assert_eq!(next(&mut first).await.unwrap().unwrap().len(), size, "it goes on all the same");
     }
+    assert!(!replay.may_go_again());
     assert!(replay.again().is_none());
-    let Replay::Kept(tape) = &replay else { panic!("a body") };
-    assert!(locked(tape).kept.is_empty(), "and nothing of it is kept");
+    assert_eq!(held(&replay), None, "and nothing of it is kept");
+}
+
+#[tokio::test]
+async fn what_is_kept_holds_no_more_than_it_counts() {
+    let room = Room::of(1 << 20);
+    let (caller, receiver) = mpsc::unbounded_channel();
+    let replay = Replay::of(OutboundBody::new(Script(receiver)), &room);
+    let mut first = replay.first();
+    let freed = Arc::new(());
+    for _ in 0..5000 {
+        // As hyper hands them out: a byte that holds the whole buffer it was read into.
+        let buffer = Bytes::from_owner(Read([b'x'; 8192], freed.clone()));
+        caller.send(buffer.slice(..1)).unwrap();
+        next(&mut first).await.unwrap().unwrap();
+    }
+    assert_eq!(Arc::strong_count(&freed), 1, "none of the buffers is held");
+    assert_eq!((held(&replay), left(&room)), (Some(8192), (1 << 20) - 8192));
+    drop(caller);
+    assert_eq!(rest(replay.again().unwrap()).await, "x".repeat(5000));
+}
+
+struct Read([u8; 8192], #[expect(dead_code, reason = "counts who is alive")] Arc<()>);
+
+impl AsRef<[u8]> for Read {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[tokio::test]
+async fn what_finds_no_room_goes_once_and_leaves_the_room_to_others() {
+    let room = Room::of(10 << 10);
+    let begun = |sizes: &'static [usize]| {
+        let (caller, receiver) = mpsc::unbounded_channel();
+        let replay = Replay::of(OutboundBody::new(Script(receiver)), &room);
+        let mut first = replay.first();
+        async move {
+            for size in sizes {
+                caller.send(vec![0; *size].into()).unwrap();
+                assert_eq!(next(&mut first).await.unwrap().unwrap().len(), *size, "it goes on all the same");
+            }
+            (replay, first)
+        }
+    };
+    let (small, small_first) = begun(&[1]).await;
+    let (grown, _grown_first) = begun(&[4000, 100, 5000]).await;
+    assert_eq!((held(&small), held(&grown), left(&room)), (Some(4096), None, 6144));
+    assert!(small.may_go_again() && !grown.may_go_again());
+    // The reply is there: it is not sent again, however long the rest of it takes.
+    drop(small);
+    assert_eq!(left(&room), 10 << 10);
+    drop(small_first);
+    let (_third, _third_first) = begun(&[8192]).await;
+    assert_eq!(left(&room), 2048);
 }
 
 #[tokio::test]
 async fn the_length_is_the_whole_body_s_however_often_it_goes() {
     let body = Full::new(Bytes::from_static(b"hello")).map_err(|never| match never {});
-    let replay = Replay::of(OutboundBody::new(body));
+    let replay = Replay::of(OutboundBody::new(body), &Room::default());
     let first = replay.first();
     assert_eq!(first.size_hint().exact(), Some(5));
     assert_eq!(rest(first).await, "hello");
@@ -83,6 +148,6 @@ async fn the_length_is_the_whole_body_s_however_often_it_goes() {
     assert_eq!((again.size_hint().exact(), again.is_end_stream()), (Some(5), false));
     assert_eq!(rest(again).await, "hello");
 
-    let none = Replay::of(empty_body());
+    let none = Replay::of(empty_body(), &Room::default());
     assert!(none.first().is_end_stream() && none.again().unwrap().is_end_stream());
 }
