@@ -219,8 +219,13 @@ fn addressed(request: Request<OutboundBody>, peers: Peers) -> Result<(Origin, Re
     // hyper reckons the length from the body; what somebody says about it could only be wrong.
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers.remove(header::TRANSFER_ENCODING);
-    if body.is_end_stream() && expects_content(&head.method) {
-        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    if body.is_end_stream() {
+        if expects_content(&head.method) {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+    } else if body.size_hint().exact().is_none() {
+        // Unless it is said, hyper takes a GET's or a HEAD's body for none.
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     Ok((origin, Request::from_parts(head, body)))
 }

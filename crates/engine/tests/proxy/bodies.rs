@@ -126,6 +126,24 @@ async fn an_upload_that_breaks_off_says_nothing_of_the_provider() {
 }
 
 #[tokio::test]
+async fn a_body_of_unknown_length_arrives_whole_whatever_the_method() {
+    let api = FakeApi::start(|request: Request<ApiBody>| async {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Response::builder().header("x-body", std::str::from_utf8(&body).unwrap()).body(ApiBody::empty()).unwrap()
+    })
+    .await;
+    let t = engine(vec![api.host()]).await;
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::POST] {
+        let (caller, body) = script(None);
+        caller.send("hello".into()).unwrap();
+        drop(caller);
+        let request = Request::builder().method(&method).uri("/").body(body).unwrap();
+        let reply = t.engine.proxy().call(&Caller::Local, &alice(), request).await.unwrap();
+        assert_eq!(reply.headers()["x-body"], "hello", "{method}");
+    }
+}
+
+#[tokio::test]
 async fn a_reply_that_breaks_off_is_never_a_whole_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let t = engine(vec![format!("http://{}", listener.local_addr().unwrap())]).await;
