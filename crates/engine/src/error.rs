@@ -107,6 +107,9 @@ pub enum Error {
         /// When it makes sense to ask again.
         retry_after: Duration,
     },
+    /// The request's own body did not come to its end.
+    #[error("the request's body took too long to arrive")]
+    BodyTimeout,
     /// A refresh token was spent and nobody knows yet what came of it; the access token is dead.
     #[error("a refresh of {connection} has no outcome yet: {detail}")]
     Unresolved {
@@ -229,6 +232,7 @@ impl Error {
             Error::ApiHostNotAllowed(_) => "api_host_not_allowed",
             Error::InvalidPath(_) => "invalid_path",
             Error::ProviderUnavailable { .. } => "provider_unavailable",
+            Error::BodyTimeout => "request_timeout",
             Error::Unresolved { .. } => "unresolved",
             Error::StoreUnavailable { .. } => "store_unavailable",
             Error::InvalidSession => "invalid_session",

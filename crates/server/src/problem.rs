@@ -121,6 +121,7 @@ fn kind_of(error: &Error) -> Kind {
         Error::ApiHostNotAllowed(_) => (StatusCode::BAD_REQUEST, "A token does not go to that host"),
         Error::InvalidPath(_) => (StatusCode::BAD_REQUEST, "The path may mean something else"),
         Error::ProviderUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The provider does not answer"),
+        Error::BodyTimeout => (REQUEST_TIMEOUT.status, REQUEST_TIMEOUT.title),
         Error::Unresolved { .. } => (StatusCode::SERVICE_UNAVAILABLE, "A refresh has no outcome yet"),
         Error::StoreUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer"),
         Error::InvalidSession => (INVALID_SESSION.status, INVALID_SESSION.title),

@@ -61,7 +61,8 @@ pub(crate) struct Passed;
     ),
     responses(
         (status = "default", description = "Whatever the provider answers; or, with `X-Tokenkeep-Error`, a problem: \
-            `invalid_path`, `api_host_not_allowed` (400), `no_api_host` (409), `reauth_required` (424), \
+            `invalid_path`, `api_host_not_allowed` (400), `request_timeout` (408), `no_api_host` (409), \
+            `reauth_required` (424), \
             `too_many_requests` (429), `integration_missing` (502), `provider_unavailable` (503)"),
     ),
 )]

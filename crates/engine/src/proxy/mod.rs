@@ -186,9 +186,13 @@ impl Call<'_> {
             }
             sent => sent,
         };
-        if matches!(sent, Err(OutboundError::BodyBrokeOff)) {
-            // The caller's doing: it says nothing of the provider.
-            return Err(Error::invalid("the request's body broke off before its end"));
+        // The caller's doing: it says nothing of the provider.
+        match sent {
+            Err(OutboundError::BodyBrokeOff) => {
+                return Err(Error::invalid("the request's body broke off before its end"));
+            }
+            Err(OutboundError::BodyStoodStill) => return Err(Error::BodyTimeout),
+            _ => {}
         }
         let now = self.shared().now();
         let counted = self.api.counted.get_or_init(|| self.proxy.counted.of(&self.id.integration));

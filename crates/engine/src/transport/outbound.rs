@@ -66,6 +66,9 @@ pub enum OutboundError {
     /// The request's own body ended before its end: nobody's fault there. It may have been acted upon.
     #[error("the request's body broke off")]
     BodyBrokeOff,
+    /// The request's own body came no further, and nobody else was waited for. It may have been acted upon.
+    #[error("the request's body stood still")]
+    BodyStoodStill,
     /// The reply's head did not come in time. The request may have been acted upon.
     #[error("there was no reply in time")]
     TimedOut,
@@ -184,7 +187,9 @@ impl House {
                     () = self.clock.sleep(within) => {}
                 }
                 if sent.so_far() == before {
-                    return Err(OutboundError::TimedOut);
+                    let late =
+                        if sent.stands_still() { OutboundError::BodyStoodStill } else { OutboundError::TimedOut };
+                    return Err(late);
                 }
             }
         };

@@ -14,14 +14,14 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use tokenkeep_core::Generation;
 use tokenkeep_engine::{
-    Caller, CircuitSettings,
+    Caller, CircuitSettings, Error,
     transport::{BodyError, OutboundBody},
 };
 use tokenkeep_testkit::{ApiBody, FakeApi};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::mpsc};
 
 use crate::{
-    common::alice,
+    common::{TestEngine, alice},
     support::{Caught, Script, engine, frame, get, script, send, text},
 };
 
@@ -123,6 +123,43 @@ async fn an_upload_that_breaks_off_says_nothing_of_the_provider() {
         assert_eq!(caught.call(request).await.unwrap_err().code(), "invalid_request");
     }
     assert_eq!(text(caught.call(send(Method::POST, "/upload", "whole")).await.unwrap()).await, "you sent whole");
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_says_nothing_of_the_provider() {
+    let caught = Caught::new().await;
+    for nth in 1..=2 * CircuitSettings::default().failures as usize {
+        let (caller, body) = script(Some(10));
+        caller.send("hello".into()).unwrap();
+        let error = given_up(&caught.t, Request::post("/").body(body).unwrap(), async || {
+            caught.api.was_asked(nth).await;
+        });
+        assert_eq!(error.await.code(), "request_timeout");
+    }
+    assert_eq!(text(caught.call(send(Method::POST, "/", "whole")).await.unwrap()).await, "you sent whole");
+}
+
+#[tokio::test]
+async fn an_api_that_takes_no_more_of_an_upload_is_the_one_that_is_late() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let t = engine(vec![format!("http://{}", listener.local_addr().unwrap())]).await;
+    let endless = stream::repeat_with(|| Ok::<_, BodyError>(Frame::data(Bytes::from(vec![0; 1 << 16]))));
+    let request = Request::post("/").body(OutboundBody::new(StreamBody::new(endless))).unwrap();
+    let mut taken = None;
+    let error = given_up(&t, request, async || taken = Some(listener.accept().await.unwrap()));
+    assert_eq!(error.await.code(), "provider_unavailable");
+}
+
+/// What a call ends with that nothing moves any more, once `begun`.
+async fn given_up(t: &TestEngine, request: Request<OutboundBody>, begun: impl AsyncFnOnce()) -> Error {
+    let engine = t.engine.clone();
+    let call = tokio::spawn(async move { engine.proxy().call(&Caller::Local, &alice(), request).await.unwrap_err() });
+    begun().await;
+    while !call.is_finished() {
+        t.world.clock.advance(Duration::from_secs(30));
+        tokio::task::yield_now().await;
+    }
+    call.await.unwrap()
 }
 
 #[tokio::test]

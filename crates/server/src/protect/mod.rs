@@ -46,7 +46,7 @@ use crate::{
     },
     peer::Peer,
     problem::{
-        INVALID_PATH, INVALID_REQUEST, Problem, SESSION_NOT_FOUND, UPSTREAM_CUT, UPSTREAM_TIMEOUT,
+        INVALID_PATH, INVALID_REQUEST, Problem, REQUEST_TIMEOUT, SESSION_NOT_FOUND, UPSTREAM_CUT, UPSTREAM_TIMEOUT,
         UPSTREAM_UNAUTHORIZED, UPSTREAM_UNREACHABLE,
     },
 };
@@ -330,6 +330,9 @@ impl Gate {
                 Problem::new(UPSTREAM_CUT, "the server behind broke off; the request may have been acted upon")
             }
             OutboundError::BodyBrokeOff => Problem::new(INVALID_REQUEST, "the request's body broke off before its end"),
+            OutboundError::BodyStoodStill => {
+                Problem::new(REQUEST_TIMEOUT, "the request's body took too long to arrive")
+            }
             OutboundError::TimedOut => {
                 Problem::new(UPSTREAM_TIMEOUT, "the server behind took too long; the request may be acted upon yet")
             }

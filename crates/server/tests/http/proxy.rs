@@ -168,6 +168,27 @@ async fn only_who_may_call_calls() {
     assert_eq!(api.asked().len(), 8);
 }
 
+#[tokio::test]
+async fn an_upload_that_stands_still_is_its_caller_s_to_mend() {
+    let api = echo().await;
+    let app = with_api(&api).await;
+    let (sender, body) = mpsc::unbounded_channel::<Bytes>();
+    let body = Body::from_stream(futures_util::stream::unfold(body, async |mut body| {
+        body.recv().await.map(|data| (Ok::<_, Infallible>(data), body))
+    }));
+    sender.send("half".into()).unwrap();
+    let mut call = std::pin::pin!(app.send(app.request("POST", &format!("{ALICE}/x")).body(body).unwrap()));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut call => break answer,
+            () = tokio::task::yield_now() => app.clock.advance(Duration::from_secs(30)),
+        }
+    };
+    answer.problem(408, "request_timeout");
+    assert_eq!(answer.header("x-tokenkeep-error"), Some("request_timeout"));
+}
+
 /// What is sent over a socket, byte for byte, after a request line and a host; `KEY` stands for a key. What comes of it:
 /// a status of ours, or 201 for a call that arrived at `/x` as it should.
 const ON_THE_WIRE: &[(&str, u16)] = &[

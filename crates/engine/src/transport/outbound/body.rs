@@ -25,6 +25,7 @@ pub(super) struct Sent(Option<Arc<Told>>);
 #[derive(Debug, Default)]
 struct Told {
     frames: AtomicU64,
+    stands_still: AtomicBool,
     broke_off: AtomicBool,
 }
 
@@ -32,6 +33,11 @@ impl Sent {
     /// How much of it was taken.
     pub(super) fn so_far(&self) -> u64 {
         self.0.as_ref().map_or(0, |told| told.frames.load(Relaxed))
+    }
+
+    /// Whether more of it is wanted than there is.
+    pub(super) fn stands_still(&self) -> bool {
+        self.0.as_ref().is_some_and(|told| told.stands_still.load(Relaxed))
     }
 
     /// Whether it ended before its end.
@@ -60,6 +66,7 @@ impl Body for Watched {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
+        this.told.stands_still.store(polled.is_pending(), Relaxed);
         match &polled {
             Poll::Ready(Some(Err(_))) => this.told.broke_off.store(true, Relaxed),
             Poll::Ready(_) => drop(this.told.frames.fetch_add(1, Relaxed)),
