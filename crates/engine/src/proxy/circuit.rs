@@ -1,7 +1,8 @@
 //! Who does not answer is left alone for a while: one call that finds out, rather than each.
 //!
 //! Closed, everything passes. After so many failures in a row the circuit of that origin opens: nothing passes until
-//! it has cooled down. Then one call goes as a probe, and what comes of it closes the circuit or opens it again.
+//! it has cooled down. Then one call goes as a probe, and what comes of it closes the circuit or opens it again; as long
+//! as nothing does, another goes after each cool-down.
 
 use std::{
     collections::HashMap,
@@ -64,9 +65,9 @@ impl State {
     fn wait(self, settings: CircuitSettings, now: Boot) -> Option<Duration> {
         match self {
             State::Closed(_) => None,
-            State::Open { until } => (until > now).then(|| until.since(now)),
-            // It will be known soon; nobody knows when.
-            State::Probing { since } => Some(settings.cool_down.saturating_sub(now.since(since)).max(SOON)),
+            State::Open { until } => left(until, now),
+            // A call may take long by its caller's doing: then the next one finds out.
+            State::Probing { since } => left(since + settings.cool_down, now),
         }
     }
 }
@@ -169,8 +170,9 @@ impl Circuit {
     }
 }
 
-/// When to ask again while a probe takes longer than any should.
-const SOON: Duration = Duration::from_secs(1);
+fn left(until: Boot, now: Boot) -> Option<Duration> {
+    (until > now).then(|| until.since(now))
+}
 
 impl Drop for Pass {
     fn drop(&mut self) {
@@ -237,7 +239,7 @@ mod tests {
         fail(&circuit, 5, at(0));
         let probe = circuit.enter(ORIGIN, at(10)).expect("it has cooled down");
         assert_eq!(wait(&circuit, at(10)), Some(seconds(10)), "one is enough");
-        assert_eq!(wait(&circuit, at(30)), Some(seconds(1)), "however long it takes");
+        assert_eq!(wait(&circuit, at(19)), Some(seconds(1)));
         circuit.report(ORIGIN, true, at(31));
         drop(probe);
         assert_eq!(wait(&circuit, at(31)), None);
@@ -268,6 +270,21 @@ mod tests {
         circuit.report(ORIGIN, true, at(11));
         drop(second);
         assert_eq!(wait(&circuit, at(11)), None);
+    }
+
+    #[test]
+    fn a_probe_that_takes_long_holds_nobody_up_for_longer_than_an_open_circuit_does() {
+        let (circuit, metrics) = circuit();
+        fail(&circuit, 5, at(0));
+        let slow = circuit.enter(ORIGIN, at(10)).expect("it has cooled down");
+        let second = circuit.enter(ORIGIN, at(20)).expect("the first has had its time");
+        assert_eq!(wait(&circuit, at(21)), Some(seconds(9)), "one at a time");
+        drop(slow);
+        assert_eq!(wait(&circuit, at(22)), Some(seconds(8)), "the second is under way yet");
+        circuit.report(ORIGIN, true, at(23));
+        drop(second);
+        assert_eq!(wait(&circuit, at(23)), None);
+        assert!(metrics.render().contains("tokenkeep_circuits_open 0"));
     }
 
     #[test]
