@@ -243,6 +243,17 @@ async fn an_api_that_fails_is_left_alone_until_one_call_finds_that_it_is_back() 
 }
 
 #[tokio::test]
+async fn what_a_caller_can_provoke_by_a_word_of_theirs_is_no_failure() {
+    let told = Told::new().await;
+    for status in [501, 505, 501, 505, 501, 505] {
+        told.answers(status, "");
+        assert_eq!(told.call(alice()).await.unwrap(), status);
+    }
+    told.answers(200, "");
+    assert_eq!(told.call(bob()).await.unwrap(), 200);
+}
+
+#[tokio::test]
 async fn whom_the_provider_asks_to_wait_waits() {
     let told = Told::new().await;
     told.answers(429, "30");

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokenkeep_core::Boot;
 
@@ -128,7 +129,7 @@ impl Circuit {
         Some(wait)
     }
 
-    /// How a call to `origin` ended: well, if there was an answer that is no 5xx.
+    /// How a call to `origin` ended: well, if there was an answer that is no [failure](is_failure).
     pub(crate) fn report(&self, origin: &str, ok: bool, now: Boot) {
         if (ok && !self.origins.failing.load(Relaxed)) || self.settings.failures == 0 {
             return;
@@ -172,6 +173,13 @@ impl Circuit {
 
 fn left(until: Boot, now: Boot) -> Option<Duration> {
     (until > now).then(|| until.since(now))
+}
+
+/// Whether the API itself fails, as its answer says. What any caller can provoke by a method or a version that nobody
+/// knows says nothing of it.
+pub(crate) fn is_failure(status: StatusCode) -> bool {
+    let of_the_request = matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+    status.is_server_error() && !of_the_request
 }
 
 impl Drop for Pass {

@@ -28,6 +28,7 @@ pub use self::{
     target::path_and_query,
 };
 use self::{
+    circuit::is_failure,
     counted::Counted,
     replay::{Replay, Room},
     target::{ApiHost, Refusal, X_TOKENKEEP_HOST},
@@ -197,7 +198,7 @@ impl Call<'_> {
         let now = self.shared().now();
         let counted = self.api.counted.get_or_init(|| self.proxy.counted.of(&self.id.integration));
         counted.count(sent.as_ref().ok().map(Response::status), now.boot.since(began));
-        circuit.report(origin, sent.as_ref().is_ok_and(|reply| !reply.status().is_server_error()), now.boot);
+        circuit.report(origin, sent.as_ref().is_ok_and(|reply| !is_failure(reply.status())), now.boot);
         let mut reply = sent.map_err(|error| self.unavailable(error.to_string()))?;
         self.shared().limits.heard(self.party, self.id, &reply, now);
         headers::incoming(reply.headers_mut(), &ready.token);
