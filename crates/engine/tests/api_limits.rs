@@ -12,12 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{TestEngine, alice, bare, barrier, fake, put_fake, store_seeded};
+use common::{TestEngine, World, alice, bare, barrier, fake, put_fake, store_seeded};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use tokenkeep_core::{
     Boot, ConnectionId, Credentials, Rotation,
-    ports::{Clock as _, Counter, Store},
+    ports::{BoxFuture, Clock as _, Counter, CounterError, Limit, Store, Taken},
 };
 use tokenkeep_engine::{
     Caller, Engine, Error, GivenCredentials, Parts, PutIntegration, PutMode, PutTokens, Settings,
@@ -26,8 +26,9 @@ use tokenkeep_engine::{
     transport::{HyperTransport, Outbound, Pacer, Pacing, TransportOptions},
 };
 use tokenkeep_services::{Postgres as PostgresServer, Redis as RedisServer};
-use tokenkeep_store::{Memory, Postgres, PostgresOptions, RedisCounter, RedisOptions};
+use tokenkeep_store::{Memory, MemoryCounter, Postgres, PostgresOptions, RedisCounter, RedisOptions};
 use tokenkeep_testkit::FakeApi;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 /// What the provider allows in [`WINDOW`], by its own clock.
 const ALLOWED: usize = 10;
@@ -251,6 +252,112 @@ async fn what_a_caller_can_provoke_by_a_word_of_theirs_is_no_failure() {
     }
     told.answers(200, "");
     assert_eq!(told.call(bob()).await.unwrap(), 200);
+}
+
+/// A counter that takes its time, as one over a network does.
+#[derive(Debug)]
+struct Distant(MemoryCounter);
+
+impl Counter for Distant {
+    fn take<'a>(&'a self, bucket: &'a str, limit: Limit) -> BoxFuture<'a, Result<Taken, CounterError>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.0.take(bucket, limit).await
+        })
+    }
+
+    fn give_back<'a>(&'a self, bucket: &'a str, limit: Limit) -> BoxFuture<'a, Result<(), CounterError>> {
+        self.0.give_back(bucket, limit)
+    }
+}
+
+/// An engine that waits so long for this limit, and an API that answers with this status once it has a permit.
+struct Limited {
+    t: TestEngine,
+    api: FakeApi,
+    answer: Arc<Mutex<u16>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Limited {
+    async fn new(limit: &str, max_wait: Duration) -> Self {
+        let (answer, permits) = (Arc::new(Mutex::new(503)), Arc::new(Semaphore::new(5)));
+        let (told, gate) = (answer.clone(), permits.clone());
+        let api = FakeApi::start(move |_| {
+            let (told, gate) = (told.clone(), gate.clone());
+            async move {
+                gate.acquire().await.unwrap().forget();
+                let status = *told.lock().unwrap();
+                Response::builder().status(status).body("".into()).unwrap()
+            }
+        })
+        .await;
+        let mut world = World::new(Rotation::Strict).await;
+        let entry =
+            format!("id = \"limited\"\ntoken_url = \"https://id.example.com/token\"\n[api]\nlimits = [{limit}]\n");
+        world.providers.push(parse_provider_toml("limited", &entry).unwrap());
+        world.counter = Some(Arc::new(Distant(MemoryCounter::new(world.clock.clone()))));
+        let (parts, mut settings) = world.parts(1, None);
+        settings.proxy.max_wait = max_wait;
+        let engine = Engine::start(parts, settings).await.unwrap();
+        let put = PutIntegration { api_hosts: vec![api.host()], ..put_fake() };
+        engine.integrations().put(&Caller::Local, &fake(), put.clone()).await.unwrap();
+        let seed = store_seeded(&engine, &world, &alice()).await;
+        let put = PutIntegration { provider: None, ..put };
+        engine.integrations().put(&Caller::Local, &"limited".parse().unwrap(), put).await.unwrap();
+        let tokens = PutTokens { access_token: Some("at".into()), ..bare() };
+        engine.connections().put(&Caller::Local, &user(1), tokens, PutMode::default()).await.unwrap();
+        Self { t: TestEngine { world, engine, seed }, api, answer, permits }
+    }
+
+    fn call(&self, id: ConnectionId) -> JoinHandle<Result<u16, &'static str>> {
+        let engine = self.t.engine.clone();
+        tokio::spawn(async move {
+            let request = Request::get("/").body(Empty::<Bytes>::new()).unwrap();
+            let reply = engine.request(&Caller::Local, &id, request).await;
+            reply.map(|reply| reply.status().as_u16()).map_err(|error| error.code())
+        })
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_refused_because_the_api_fails_takes_nothing_from_its_limit() {
+    let limited = Limited::new("{ requests = 10, seconds = 1 }", Duration::ZERO).await;
+    for _ in 0..5 {
+        assert_eq!(limited.call(user(1)).await.unwrap(), Ok(503));
+    }
+    limited.t.world.clock.advance(Duration::from_secs(10));
+    *limited.answer.lock().unwrap() = 200;
+    let mut calls = (0..10).map(|_| limited.call(user(1))).collect::<Vec<_>>().into_iter();
+    let probe = calls.next().unwrap();
+    for refused in calls {
+        assert_eq!(refused.await.unwrap(), Err("provider_unavailable"));
+    }
+    limited.permits.add_permits(10);
+    assert_eq!(probe.await.unwrap(), Ok(200));
+    for _ in 0..9 {
+        assert_eq!(limited.call(user(1)).await.unwrap(), Ok(200));
+    }
+    assert_eq!(limited.call(user(1)).await.unwrap(), Err("too_many_requests"));
+    assert_eq!(limited.api.asked().len(), 5 + 1 + 9);
+}
+
+#[tokio::test]
+async fn whoever_waited_for_a_limit_and_finds_that_the_api_fails_gives_back_what_they_got() {
+    let limited = Limited::new("{ requests = 1, seconds = 60 }", Duration::from_secs(45)).await;
+    let clock = &limited.t.world.clock;
+    assert_eq!(limited.call(user(1)).await.unwrap(), Ok(503));
+    clock.advance(Duration::from_secs(55));
+    let waiting = limited.call(user(1));
+    limited.permits.add_permits(10);
+    for _ in 0..4 {
+        assert_eq!(limited.call(alice()).await.unwrap(), Ok(503));
+    }
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(waiting.await.unwrap(), Err("provider_unavailable"));
+    clock.advance(Duration::from_secs(10));
+    *limited.answer.lock().unwrap() = 200;
+    assert_eq!(limited.call(user(1)).await.unwrap(), Ok(200));
 }
 
 #[tokio::test]

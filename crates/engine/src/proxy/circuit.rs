@@ -119,14 +119,9 @@ impl Circuit {
         Ok(Pass { probe: Some((self.clone(), origin.to_owned(), now)) })
     }
 
-    /// When to ask again, if nothing passes to `origin` now: for who has to wait for something else first.
-    pub(crate) fn refuses(&self, origin: &str, now: Boot) -> Option<Duration> {
-        if !self.origins.failing.load(Relaxed) {
-            return None;
-        }
-        let wait = self.origins().get(origin)?.wait(self.settings, now)?;
-        self.refused.inc();
-        Some(wait)
+    /// The same for who had to wait for something else meanwhile. A probe is one still.
+    pub(crate) fn enter_after(&self, pass: Pass, origin: &str, now: Boot) -> Result<Pass, Duration> {
+        if pass.probe.is_some() { Ok(pass) } else { self.enter(origin, now) }
     }
 
     /// How a call to `origin` ended: well, if there was an answer that is no [failure](is_failure).
@@ -234,8 +229,7 @@ mod tests {
         assert_eq!(wait(&circuit, at(0)), None, "they were not in a row");
         fail(&circuit, 1, at(1));
         assert_eq!(wait(&circuit, at(2)), Some(seconds(9)));
-        assert_eq!(circuit.refuses(ORIGIN, at(3)), Some(seconds(8)));
-        assert_eq!(circuit.refuses(ORIGIN, at(11)), None, "and nobody has gone yet");
+        assert_eq!(wait(&circuit, at(3)), Some(seconds(8)));
         assert!(circuit.enter("https://other.example.com", at(2)).is_ok(), "it is that origin's alone");
         assert!(metrics.render().contains("tokenkeep_circuits_open 1"));
         assert!(metrics.render().contains("tokenkeep_circuit_refusals_total 2"));

@@ -28,8 +28,9 @@ pub use self::{
     target::path_and_query,
 };
 use self::{
-    circuit::is_failure,
+    circuit::{Pass, is_failure},
     counted::Counted,
+    limits::Entered,
     replay::{Replay, Room},
     target::{ApiHost, Refusal, X_TOKENKEEP_HOST},
 };
@@ -118,8 +119,8 @@ struct Call<'a> {
 impl Call<'_> {
     async fn run(&self) -> Result<Response<OutboundBody>, Error> {
         let ready = self.proxy.token(self.id).await?;
-        let ready = self.wait(ready).await?;
-        let reply = self.send(&ready, self.body.first()).await?;
+        let (pass, ready) = self.wait(ready).await?;
+        let reply = self.send(pass, &ready, self.body.first()).await?;
         if !self.api.unauthorized.contains(&reply.status().as_u16()) {
             return Ok(reply);
         }
@@ -142,8 +143,8 @@ impl Call<'_> {
                 // Not before: a reply that is passed on may have to do with what is on its way yet.
                 let Some(body) = self.body.again() else { return Ok(reply) };
                 drop(reply);
-                let younger = self.wait(younger).await?;
-                self.send(&younger, body).await
+                let (pass, younger) = self.wait(younger).await?;
+                self.send(pass, &younger, body).await
             }
             // It is the provider that says so, and there is nothing better to be had.
             Err(Error::TooMany { .. }) => Ok(reply),
@@ -153,27 +154,45 @@ impl Call<'_> {
     }
 
     /// Waits until the provider may be called once more; gives the token to call it with by then.
-    async fn wait(&self, ready: Arc<Ready>) -> Result<Arc<Ready>, Error> {
-        let shared = self.shared();
-        if let Some(wait) = shared.circuit.refuses(self.host.origin(), shared.now().boot) {
-            return Err(self.left_alone(wait));
+    async fn wait(&self, ready: Arc<Ready>) -> Result<(Pass, Arc<Ready>), Error> {
+        // Before anything is taken that would be lost on who is refused here.
+        let pass = self.enter(None)?;
+        let entered = self.may_send().await?;
+        if !entered.waited {
+            return Ok((pass, ready));
         }
-        // Whoever waited may find that the token grew old meanwhile.
-        if self.may_send().await? { self.proxy.token(self.id).await } else { Ok(ready) }
+        // Whoever waited may find that the provider fails by now, or that the token grew old.
+        let still = match self.enter(Some(pass)) {
+            Ok(pass) => self.proxy.token(self.id).await.map(|ready| (pass, ready)),
+            Err(error) => Err(error),
+        };
+        if still.is_err() {
+            self.shared().limits.give_back(entered).await;
+        }
+        still
     }
 
-    /// Waits until the provider may be sent one more request; answers whether that was needed.
-    async fn may_send(&self) -> Result<bool, Error> {
+    /// The right to one call, unless the provider is left alone; `pass` = it was there before.
+    fn enter(&self, pass: Option<Pass>) -> Result<Pass, Error> {
+        let (circuit, origin, now) = (&self.shared().circuit, self.host.origin(), self.shared().now().boot);
+        let entered = match pass {
+            None => circuit.enter(origin, now),
+            Some(pass) => circuit.enter_after(pass, origin, now),
+        };
+        entered.map_err(|wait| self.left_alone(wait))
+    }
+
+    /// Waits until the provider may be sent one more request.
+    async fn may_send(&self) -> Result<Entered, Error> {
         let shared = self.shared();
         shared.limits.enter(self.party, self.id, shared.settings.proxy.max_wait).await
     }
 
-    /// Sends it once; once more, if nobody can have acted upon it.
-    async fn send(&self, ready: &Ready, body: OutboundBody) -> Result<Response<OutboundBody>, Error> {
+    /// Sends it once; once more, if nobody can have acted upon it. The pass is held until it is known how that ended.
+    async fn send(&self, _pass: Pass, ready: &Ready, body: OutboundBody) -> Result<Response<OutboundBody>, Error> {
         let origin = self.host.origin();
         let circuit = &self.shared().circuit;
         let began = self.shared().now().boot;
-        let _pass = circuit.enter(origin, began).map_err(|wait| self.left_alone(wait))?;
         let sent = match self.try_send(ready, body).await? {
             // The connection was about to be closed. RFC 9110 9.2.2: what may be done twice may be sent again.
             Err(cut @ OutboundError::Cut { reused: true, .. }) if self.head.method.is_idempotent() => {

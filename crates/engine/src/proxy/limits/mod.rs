@@ -25,7 +25,7 @@ use tokenkeep_core::{
 use tokenkeep_oauth::parse_quiet;
 
 use self::{
-    count::Count,
+    count::{Count, Grant},
     line::{Lines, TooLong, Wanted},
     quiet::Quiet,
 };
@@ -52,6 +52,14 @@ struct RefusalLabels {
     integration: String,
     /// Whose limit it is: `all`, `tenant`, `subject`, or `provider` for the quiet that a provider asked for.
     limit: &'static str,
+}
+
+/// One more request may be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Entered {
+    grants: Vec<Grant>,
+    /// Whether that took any time.
+    pub(crate) waited: bool,
 }
 
 /// There will be none while the caller has patience.
@@ -88,21 +96,26 @@ impl Limits {
     }
 
     /// Waits until one more call may be sent for `id`, for `patience` at most. To be asked for each request that is
-    /// sent, a repeated one too, and right before it is sent: what is granted is for now. Answers whether it took any
-    /// time.
+    /// sent, a repeated one too, and right before it is sent: what is granted is for now. Who sends nothing then
+    /// [gives it back](Self::give_back).
     ///
     /// # Errors
     ///
     /// [`Error::TooMany`] if it would take longer, and how long.
-    pub(crate) async fn enter(&self, party: &Party, id: &ConnectionId, patience: Duration) -> Result<bool, Error> {
+    pub(crate) async fn enter(&self, party: &Party, id: &ConnectionId, patience: Duration) -> Result<Entered, Error> {
         let api = &party.provider.api;
         if api.limits.is_empty() && self.quiet.is_over() {
-            return Ok(false);
+            return Ok(Entered::default());
         }
         Box::pin(self.enter_api(api, id, patience)).await
     }
 
-    async fn enter_api(&self, api: &Api, id: &ConnectionId, patience: Duration) -> Result<bool, Error> {
+    /// Nothing was sent: others may.
+    pub(crate) async fn give_back(&self, entered: Entered) {
+        self.lines.give_back(entered.grants).await;
+    }
+
+    async fn enter_api(&self, api: &Api, id: &ConnectionId, patience: Duration) -> Result<Entered, Error> {
         let began = self.clock.now().boot;
         let entered = self.pass(api, id, began + patience).await;
         let integration = id.integration.to_string();
@@ -111,7 +124,7 @@ impl Limits {
             let labels = WaitLabels { integration: integration.clone() };
             self.waits.get_or_create(&labels).observe(waited.as_secs_f64());
         }
-        entered.map(|()| !waited.is_zero()).map_err(|Refused { limit, wait }| {
+        entered.map(|grants| Entered { grants, waited: !waited.is_zero() }).map_err(|Refused { limit, wait }| {
             self.refusals.get_or_create(&RefusalLabels { integration, limit }).inc();
             let what = if limit == QUIET {
                 "the provider asked not to be called at present"
@@ -139,7 +152,7 @@ impl Limits {
         }
     }
 
-    async fn pass(&self, api: &Api, id: &ConnectionId, deadline: Boot) -> Result<(), Refused> {
+    async fn pass(&self, api: &Api, id: &ConnectionId, deadline: Boot) -> Result<Vec<Grant>, Refused> {
         let mut limits: Vec<(usize, &ApiLimit)> = api.limits.iter().enumerate().collect();
         // The narrowest first: who takes more than their part finds that out before they take from the others.
         limits.sort_by_key(|(_, limit)| Reverse(limit.per));
@@ -157,7 +170,7 @@ impl Limits {
                 wait,
             })?;
             if self.quiet.until(api, id, self.clock.now().boot).is_none() {
-                return Ok(());
+                return Ok(grants);
             }
             self.lines.give_back(grants).await;
         }
