@@ -97,8 +97,8 @@ pub enum Error {
     /// The request's path may mean something else to whoever reads it next.
     #[error("the path {0}")]
     InvalidPath(&'static str),
-    /// The provider does not answer, or not sensibly, and the access token is dead.
-    #[error("`{integration}` cannot be refreshed at present: {detail}")]
+    /// The provider does not answer, or not sensibly, and there is no other way to what was asked for.
+    #[error("the provider of `{integration}` is unavailable at present: {detail}")]
     ProviderUnavailable {
         /// Whose.
         integration: IntegrationId,

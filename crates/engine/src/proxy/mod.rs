@@ -218,7 +218,7 @@ impl Call<'_> {
         let counted = self.api.counted.get_or_init(|| self.proxy.counted.of(&self.id.integration));
         counted.count(sent.as_ref().ok().map(Response::status), now.boot.since(began));
         circuit.report(origin, sent.as_ref().is_ok_and(|reply| !is_failure(reply.status())), now.boot);
-        let mut reply = sent.map_err(|error| self.unavailable(error.to_string()))?;
+        let mut reply = sent.map_err(|error| self.unanswered(&error))?;
         self.shared().limits.heard(self.party, self.id, &reply, now);
         headers::incoming(reply.headers_mut(), &ready.token);
         Ok(reply)
@@ -230,7 +230,7 @@ impl Call<'_> {
         body: OutboundBody,
     ) -> Result<Result<Response<OutboundBody>, OutboundError>, Error> {
         let outbound = self.shared().outbound.as_ref();
-        let outbound = outbound.ok_or_else(|| self.unavailable("no call goes out of this engine".to_owned()))?;
+        let outbound = outbound.ok_or_else(|| self.unavailable("no call goes out of this engine"))?;
         let token = headers::token(self.api, &ready.token_type, &ready.token)
             .ok_or_else(|| Error::invalid("the token of this connection cannot be sent in a header"))?;
         let mut request = Request::new(body);
@@ -254,12 +254,25 @@ impl Call<'_> {
         });
     }
 
+    /// What there is to say of an API that did not answer; why, and at which address, is for the log.
+    fn unanswered(&self, error: &OutboundError) -> Error {
+        tracing::warn!(connection = %self.id, host = self.host.origin(), %error, "an API did not answer");
+        self.unavailable(match error {
+            OutboundError::Unreachable { .. } | OutboundError::Forbidden { .. } => "its API cannot be reached",
+            OutboundError::TimedOut => "its API did not answer in time",
+            OutboundError::Cut { .. } | OutboundError::BodyBrokeOff | OutboundError::BodyStoodStill => {
+                "its API broke off before it answered; the request may have been acted upon"
+            }
+        })
+    }
+
     fn left_alone(&self, retry_after: Duration) -> Error {
         let detail = "its API fails and is left alone for a while".to_owned();
         Error::ProviderUnavailable { integration: self.id.integration.clone(), detail, retry_after }
     }
 
-    fn unavailable(&self, detail: String) -> Error {
-        Error::ProviderUnavailable { integration: self.id.integration.clone(), detail, retry_after: PROVIDER_RETRY }
+    fn unavailable(&self, detail: &str) -> Error {
+        let (integration, detail) = (self.id.integration.clone(), detail.to_owned());
+        Error::ProviderUnavailable { integration, detail, retry_after: PROVIDER_RETRY }
     }
 }
