@@ -17,8 +17,8 @@ mod target;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, Uri, request::Parts};
-use tokenkeep_core::{Action, ConnectionId, ports::Peers};
+use http::{Method, Request, Response, StatusCode, Uri, request::Parts};
+use tokenkeep_core::{Action, Boot, ConnectionId, ports::Peers};
 
 pub(crate) use self::{api::ApiOf, circuit::Circuit};
 pub use self::{
@@ -138,12 +138,15 @@ impl Call<'_> {
             self.refresh_behind(ready);
             return Ok(reply);
         }
+        let began = self.shared().now().boot;
         match self.proxy.connections.refresh(&Caller::Local, self.id, Some(ready.generation)).await {
             Ok(younger) => {
                 // Not before: a reply that is passed on may have to do with what is on its way yet.
                 let Some(body) = self.body.again() else { return Ok(reply) };
+                let status = reply.status();
                 drop(reply);
                 let (pass, younger) = self.wait(younger).await?;
+                self.note_retry(ready, Some(status), began);
                 self.send(pass, &younger, body).await
             }
             // It is the provider that says so, and there is nothing better to be had.
@@ -199,6 +202,7 @@ impl Call<'_> {
                 match self.body.again() {
                     Some(body) => {
                         self.may_send().await?;
+                        self.note_retry(ready, None, began);
                         Box::pin(self.try_send(ready, body)).await?
                     }
                     None => Err(cut),
@@ -252,6 +256,15 @@ impl Call<'_> {
                 tracing::debug!(integration = %id.integration, %error, "a token that an API refused is not refreshed");
             }
         });
+    }
+
+    /// One line for each request that is sent once more; `status` = what the one before was answered with, if it was.
+    fn note_retry(&self, ready: &Ready, status: Option<StatusCode>, since: Boot) {
+        let (status, wait) = (status.as_ref().map(StatusCode::as_u16), self.shared().now().boot.since(since));
+        tracing::warn!(
+            connection = %self.id, generation = ready.generation.0, attempt = 1, status, wait = wait.as_secs(),
+            "a call is made once more"
+        );
     }
 
     /// What there is to say of an API that did not answer; why, and at which address, is for the log.

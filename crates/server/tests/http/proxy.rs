@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokenkeep_core::Role;
 use tokenkeep_server::Limits;
-use tokenkeep_testkit::FakeApi;
+use tokenkeep_testkit::{FakeApi, Fault};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     app::TestApp,
+    operations::Log,
     serving::{connect, read, tcp},
 };
 
@@ -187,6 +188,38 @@ async fn an_upload_that_stands_still_is_its_caller_s_to_mend() {
     };
     answer.problem(408, "request_timeout");
     assert_eq!(answer.header("x-tokenkeep-error"), Some("request_timeout"));
+}
+
+#[tokio::test]
+async fn every_retry_is_a_line_in_the_log() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let first = Mutex::new(None);
+    let api = FakeApi::start(move |request: Request<Body>| {
+        let token = request.headers()["authorization"].clone();
+        let refused = *first.lock().unwrap().get_or_insert(token.clone()) == token;
+        async move { Response::builder().status(if refused { 401 } else { 200 }).body(Body::empty()).unwrap() }
+    })
+    .await;
+    let app = with_api(&api).await;
+    let lines = |word: &str| -> Vec<String> {
+        log.text().lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
+    };
+    assert_eq!(app.get(ALICE).await.status, 200);
+    let retries = lines("a call is made once more");
+    assert_eq!(retries.len(), 1, "{}", log.text());
+    for part in ["WARN", "connection=fake/_default/alice", "generation=1", "attempt=1", "status=401", "wait=0"] {
+        assert!(retries[0].contains(part), "{part}: {}", retries[0]);
+    }
+    app.provider.fault(Fault::server_error());
+    app.clock.advance(Duration::from_hours(2));
+    app.get(ALICE).await.problem(503, "provider_unavailable");
+    let failed = lines("a refresh failed");
+    assert_eq!(failed.len(), 1, "{}", log.text());
+    for part in ["WARN", "connection=fake/_default/alice", "generation=2", "attempt=1", "status=503", "wait=1"] {
+        assert!(failed[0].contains(part), "{part}: {}", failed[0]);
+    }
 }
 
 /// What is sent over a socket, byte for byte, after a request line and a host; `KEY` stands for a key. What comes of it:
