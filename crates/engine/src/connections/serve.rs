@@ -164,7 +164,7 @@ impl Connections {
     /// A refresh now, for the connection's holder, who may ask again and again: after a failure nobody is asked until it
     /// is time again.
     pub(crate) async fn renew(&self, id: &ConnectionId) -> Result<Arc<Ready>, Error> {
-        let party = self.party(&id.integration).await?;
+        let party = self.party_of(id).await?;
         match self.look(id).await?.filter(|_| is_static(party.as_deref())) {
             Some(ready) => Ok(ready),
             None => self.refreshed(id, party, Wanted::Renewed).await,
