@@ -53,7 +53,7 @@ pub struct Endpoint {
 }
 
 /// Where a connection may lead.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Peers {
     /// To whatever its name resolves to: somebody said it who may say so.
     #[default]

@@ -250,3 +250,27 @@ fn describe(error: &dyn StdError) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use tokenkeep_testkit::ManualClock;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_nearby_is_spoken_to_in_the_clear() {
+        let outbound = Outbound::new(Arc::new(ManualClock::default()), &TransportOptions::default()).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        // This machine, which takes the call at once, by an address that is not taken for this machine's own.
+        let call = async |peers| {
+            let request = Request::get(format!("http://[::ffff:7f00:1]:{port}/mcp")).body(empty_body()).unwrap();
+            outbound.call(request, peers, Duration::from_secs(5)).await.unwrap_err()
+        };
+        let refused = call(Peers::Near).await;
+        assert!(matches!(refused, OutboundError::Unreachable { .. }), "{refused}");
+        for peers in [Peers::Any, Peers::Public] {
+            assert!(matches!(call(peers).await, OutboundError::Forbidden { .. }));
+        }
+    }
+}

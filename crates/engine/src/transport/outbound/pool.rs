@@ -29,7 +29,7 @@ const WAITING: usize = 256;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
     tls: bool,
-    public: bool,
+    peers: Peers,
     authority: Authority,
 }
 
@@ -49,7 +49,7 @@ impl Origin {
         if authority.as_str().contains('@') {
             return forbidden(authority.host());
         }
-        Ok(Self { tls, public: peers == Peers::Public, authority })
+        Ok(Self { tls, peers, authority })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -57,7 +57,7 @@ impl Origin {
     }
 
     pub(super) fn peers(&self) -> Peers {
-        if self.public { Peers::Public } else { Peers::Any }
+        self.peers
     }
 
     /// For the dialler. What it reads there must be what stands here.
@@ -168,6 +168,24 @@ async fn sweep(pool: std::sync::Weak<Pool>, clock: Arc<dyn Clock>, origin: Origi
         clock.sleep(WAITS).await;
         if !pool.upgrade().is_some_and(|pool| pool.close_old(&origin)) {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(peers: Peers) -> Origin {
+        Origin::of(Some(Scheme::HTTP), Some(Authority::from_static("10.0.0.7:3000")), peers).unwrap()
+    }
+
+    #[test]
+    fn whom_a_connection_may_lead_to_is_kept_and_nobody_else_gets_it() {
+        let all = [Peers::Any, Peers::Near, Peers::Public];
+        for peers in all {
+            assert_eq!(origin(peers).peers(), peers);
+            assert_eq!(all.into_iter().filter(|other| origin(*other) == origin(peers)).count(), 1, "{peers:?}");
         }
     }
 }
