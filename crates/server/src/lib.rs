@@ -32,6 +32,7 @@ mod openapi;
 mod pages;
 mod peer;
 mod problem;
+mod progress;
 mod protect;
 mod proxy;
 mod request_id;

@@ -1,15 +1,6 @@
 //! The accept loop: connections in, bounded in number and in patience; on shutdown none is cut in mid-answer.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
@@ -28,6 +19,7 @@ use crate::{
     fast_lane::{FastLane, LaneBody, LaneFuture},
     line::Line,
     local,
+    progress::{Moving, Progress},
 };
 
 /// Where requests come in.
@@ -44,8 +36,9 @@ pub enum Listener {
 pub struct Limits {
     /// Connections at once; more wait in the listener's backlog.
     pub connections: usize,
-    /// How long a connection may go without a new request, whether it idles or sends one too slowly. It is looked at
-    /// in thirds of this, so it may last a third longer. Answers that stream do not count as quiet.
+    /// How long a connection may go without a new request, whether it idles or sends one too slowly, and without taking
+    /// anything of an answer. It is looked at in thirds of this, so it may last a third longer. An answer that has
+    /// nothing to say yet does not count as quiet.
     pub quiet: Duration,
     /// How long answers under way may take to finish at shutdown.
     pub drain: Duration,
@@ -171,13 +164,13 @@ struct House {
     look: Duration,
 }
 
-/// So many looks without a new request end a connection.
+/// So many looks without progress end a connection.
 const LOOKS: u32 = 3;
 
-/// The lane of one connection, which counts its requests.
+/// The lane of one connection, whose requests are progress.
 struct Counted {
     lane: FastLane,
-    requests: Arc<AtomicU64>,
+    progress: Progress,
 }
 
 impl Service<Request<Incoming>> for Counted {
@@ -186,7 +179,7 @@ impl Service<Request<Incoming>> for Counted {
     type Future = LaneFuture;
 
     fn call(&self, request: Request<Incoming>) -> LaneFuture {
-        self.requests.fetch_add(1, Relaxed);
+        self.progress.note();
         Service::call(&self.lane, request)
     }
 }
@@ -199,15 +192,16 @@ impl House {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         place: OwnedSemaphorePermit,
     ) {
-        let requests = Arc::new(AtomicU64::new(0));
+        let progress = Progress::default();
         let line = Line::new(self.closing.subscribe());
-        let counted = Counted { lane: lane.on_line(line.clone()), requests: Arc::clone(&requests) };
+        let counted = Counted { lane: lane.on_line(line.clone()), progress: progress.clone() };
+        let stream = Moving::new(stream, progress.clone());
         let connection = self.http.serve_connection(TokioIo::new(stream), counted);
         let closing = self.closing.subscribe();
         let (clock, look) = (Arc::clone(&self.clock), self.look);
         tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);
-            let end = until_quiet(clock, look, requests, line, closing);
+            let end = until_quiet(clock, look, progress, line, closing);
             let ended = tokio::select! {
                 biased;
                 ended = connection.as_mut() => ended,
@@ -232,24 +226,24 @@ impl House {
 enum End {
     /// We are going down.
     Closing,
-    /// There was no new request for too long.
+    /// There was no progress for too long.
     Quiet,
 }
 
 async fn until_quiet(
     clock: Arc<dyn Clock>,
     look: Duration,
-    requests: Arc<AtomicU64>,
+    progress: Progress,
     line: Line,
     mut closing: watch::Receiver<()>,
 ) -> End {
-    let (mut seen, mut unchanged) = (requests.load(Relaxed), 0);
+    let (mut seen, mut unchanged) = (progress.so_far(), 0);
     while unchanged < LOOKS {
         tokio::select! {
             _ = closing.changed() => return End::Closing,
             () = clock.sleep(look) => {}
         }
-        let now = requests.load(Relaxed);
+        let now = progress.so_far();
         unchanged = if now == seen && !line.is_held() { unchanged + 1 } else { 0 };
         seen = now;
     }

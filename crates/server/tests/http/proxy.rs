@@ -4,6 +4,7 @@ use std::{convert::Infallible, sync::Mutex, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use serde_json::json;
@@ -18,7 +19,7 @@ use tokio::{
 use crate::{
     app::TestApp,
     operations::Log,
-    serving::{connect, read, tcp},
+    serving::{connect, narrow, read, settle, tcp},
 };
 
 const ALICE: &str = "/proxy/fake/_default/alice";
@@ -414,5 +415,37 @@ async fn events_come_as_they_are_sent_however_long_they_take() {
     }
     drop(stream);
     api.was_left(1).await;
+    let _ = serving.stop.send(());
+}
+
+#[tokio::test]
+async fn a_download_lasts_for_as_long_as_its_client_reads() {
+    let api = FakeApi::start(|_| async {
+        let chunks = futures_util::stream::repeat(Bytes::from(vec![7; 64 * 1024])).map(Ok::<_, Infallible>);
+        Response::new(Body::from_stream(chunks))
+    })
+    .await;
+    let app = with_api(&api).await;
+    let limits = Limits::default();
+    let look = limits.quiet / 3;
+    let (mut client, serving) = narrow(&app, limits).await;
+    let get = format!("GET {ALICE}/endless HTTP/1.1\r\nhost: t\r\nx-api-key: {}\r\n\r\n", app.key);
+    client.write_all(get.as_bytes()).await.unwrap();
+    let mut some = vec![0; 64 * 1024];
+    for _ in 0..30 {
+        client.read_exact(&mut some).await.unwrap();
+        app.clock.advance(look);
+        settle().await;
+    }
+    // From now on it reads nothing.
+    let mut left = std::pin::pin!(api.was_left(1));
+    for looks in 0.. {
+        assert!(looks < 100, "it holds its connection for ever");
+        tokio::select! {
+            biased;
+            () = &mut left => break,
+            () = settle() => app.clock.advance(look),
+        }
+    }
     let _ = serving.stop.send(());
 }

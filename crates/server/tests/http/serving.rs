@@ -6,7 +6,7 @@ use serde_json::json;
 use tokenkeep_server::{Limits, Listener, serve};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
     sync::oneshot,
     task::JoinHandle,
 };
@@ -35,6 +35,27 @@ pub(crate) async fn connect(address: std::net::SocketAddr) -> BufReader<TcpStrea
     #[expect(clippy::disallowed_methods, reason = "a client of our own server, in a test")]
     let stream = TcpStream::connect(address).await.unwrap();
     BufReader::new(stream)
+}
+
+/// A client of `app`'s with little room on the way to it: what is sent it has soon read, or it has not.
+pub(crate) async fn narrow(app: &TestApp, limits: Limits) -> (TcpStream, Serving) {
+    const ROOM: u32 = 8 * 1024;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(ROOM).unwrap(); // of all whom the listener lets in
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = start(app, Listener::Tcp(listener), limits);
+    let client = TcpSocket::new_v4().unwrap();
+    client.set_recv_buffer_size(ROOM).unwrap();
+    (client.connect(address).await.unwrap(), serving)
+}
+
+/// Lets everybody do what they can do without the clock.
+pub(crate) async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Reads one answer: its head, and a body of `content-length`.
