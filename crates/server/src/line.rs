@@ -1,7 +1,8 @@
 //! The line to a client: what keeps it from being hung up on while an answer takes its time.
 //!
-//! A connection without a new request is ended after a while. An answer that lasts (events that come when they come, a
-//! call that takes minutes) holds the line for as long as it is under way, however quiet it is.
+//! A connection on which nothing moves is ended after a while. An answer that lasts (events that come when they come, a
+//! call that takes minutes) holds the line for as long as it has nothing to send; what its client does not take holds
+//! nothing.
 
 use std::sync::{
     Arc,
@@ -40,17 +41,14 @@ impl Line {
         Hold { line: self }
     }
 
+    /// Waits until the server goes down. Answers without an end of their own are to end then.
+    pub(crate) async fn closing(mut self) {
+        // An error means that the server is gone: that is the end, too.
+        let _ = self.closing.changed().await;
+    }
+
     pub(crate) fn is_held(&self) -> bool {
         self.holds.load(SeqCst) > 0
-    }
-}
-
-impl Hold {
-    /// Waits until the server goes down. Answers without an end of their own are to end then.
-    pub(crate) async fn closing(mut self) -> Self {
-        // An error means that the server is gone: that is the end, too.
-        let _ = self.line.closing.changed().await;
-        self
     }
 }
 

@@ -107,7 +107,7 @@ where
         let held = line.clone().map(Line::hold);
         let answer = state.engine.proxy().call(caller, id, request?).await?;
         drop(held);
-        Ok(answer.map(|body| ProxiedBody { body, line, hold: None }))
+        Ok(answer.map(|body| ProxiedBody::new(body, line)))
     }
 }
 
@@ -152,6 +152,12 @@ pub struct ProxiedBody {
     body: OutboundBody,
     line: Option<Line>,
     hold: Option<Hold>,
+}
+
+impl ProxiedBody {
+    pub(crate) fn new(body: OutboundBody, line: Option<Line>) -> Self {
+        Self { body, line, hold: None }
+    }
 }
 
 impl HttpBody for ProxiedBody {

@@ -9,89 +9,103 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokenkeep_core::ports::Clock;
-use tokenkeep_engine::{
-    issuer::{Issuer, Refused},
-    transport::{BodyError, OutboundBody},
-};
+use jiff::Timestamp;
+use tokenkeep_core::{ports::Clock, time::after};
+use tokenkeep_engine::issuer::{Issuer, Refused};
 use tokenkeep_oauth::Secret;
 
-use crate::line::Hold;
+use crate::{line::Line, proxy::ProxiedBody};
 
 /// An answer of the server behind.
 pub(super) struct Passing {
-    body: OutboundBody,
-    held: Held,
+    body: ProxiedBody,
+    end: End,
 }
 
-/// How the line to the client is held meanwhile.
-enum Held {
-    /// To the end of the answer.
-    Throughout { _hold: Option<Hold> },
-    /// Until this comes.
-    Until(Pin<Box<dyn Future<Output = Option<Hold>> + Send>>),
-    /// It is over.
-    No,
+/// What ends an answer from our side.
+enum End {
+    /// Nothing does.
+    Never,
+    /// This, when it is over.
+    With(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// It has ended.
+    Now,
 }
+
+/// For how long the events on the way to an answer may go on once the token is expired: whoever asked was let in, and
+/// is not to lose what was worked on meanwhile.
+const GRACE: Duration = Duration::from_mins(10);
 
 impl Passing {
     /// An answer that ends by itself.
-    pub(super) fn throughout(body: OutboundBody, hold: Option<Hold>) -> Self {
-        Self { body, held: Held::Throughout { _hold: hold } }
+    pub(super) fn whole(body: ProxiedBody) -> Self {
+        Self { body, end: End::Never }
     }
 
-    /// One that would go on for ever. It is ended when we go down, and when the token that it was asked for with counts no
-    /// more: the client comes back, and goes on where it was if it may.
-    pub(super) fn while_good(
-        body: OutboundBody,
-        hold: Option<Hold>,
-        token: Secret,
-        issuer: Issuer,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    /// The events on the way to an answer.
+    pub(super) fn events(body: ProxiedBody, shown: Shown) -> Self {
+        Self { body, end: End::With(Box::pin(shown.counts_no_more(GRACE))) }
+    }
+
+    /// A stream that somebody listens to, which would go on for ever. It is ended when we go down, too: the client comes
+    /// back, and goes on where it was if it may.
+    pub(super) fn listening(body: ProxiedBody, shown: Shown, line: Option<Line>) -> Self {
         let end = async move {
             let closing = async {
-                match hold {
-                    Some(hold) => Some(hold.closing().await),
+                match line {
+                    Some(line) => line.closing().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                hold = closing => hold,
-                () = taken_back(&token, &issuer, &*clock) => None,
+                () = closing => {}
+                () = shown.counts_no_more(Duration::ZERO) => {}
             }
         };
-        Self { body, held: Held::Until(Box::pin(end)) }
+        Self { body, end: End::With(Box::pin(end)) }
     }
 }
 
 /// How often it is looked whether a token still counts that a stream was opened with.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Waits until the token is expired or revoked. An outage is neither.
-async fn taken_back(token: &Secret, issuer: &Issuer, clock: &dyn Clock) {
-    loop {
-        clock.sleep(LOOK).await;
-        if let Err(Refused::Protocol(_)) = issuer.verify(token).await {
-            return;
+/// The token that a stream was opened with.
+pub(super) struct Shown {
+    pub(super) token: Secret,
+    pub(super) counts_until: Timestamp,
+    pub(super) issuer: Issuer,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Shown {
+    /// Waits until the token is revoked, or expired for `grace`. An outage is neither.
+    async fn counts_no_more(self, grace: Duration) {
+        let bearable = self.counts_until..after(self.counts_until, grace);
+        loop {
+            self.clock.sleep(LOOK).await;
+            if let Err(Refused::Protocol(_)) = self.issuer.verify(&self.token).await
+                && !bearable.contains(&self.clock.now().wall)
+            {
+                return;
+            }
         }
     }
 }
 
 impl Body for Passing {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Held::Until(end) = &mut self.held
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let End::With(end) = &mut self.end
             && end.as_mut().poll(context).is_ready()
         {
-            self.held = Held::No;
+            self.end = End::Now;
         }
-        if let Held::No = self.held {
+        if let End::Now = self.end {
             return Poll::Ready(None);
         }
         Pin::new(&mut self.body).poll_frame(context)

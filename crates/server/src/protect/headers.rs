@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokenkeep_engine::proxy::strip_hop_by_hop;
 use url::{Position, Url};
 
@@ -13,6 +13,8 @@ use crate::peer::X_FORWARDED_FOR;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// What a message asks for, beside the message itself.
+const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// Asks proxies in front of us not to hold events back (nginx).
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -86,6 +88,12 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
     for name in of_browsers {
         headers.remove(name);
     }
+}
+
+/// Whether a client asks to listen, for as long as it likes: by `GET`, and since MCP's revision of 2026-07-28 by a
+/// `POST` that says so.
+pub(super) fn is_to_listen(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::GET || headers.get(MCP_METHOD).is_some_and(|named| named == "subscriptions/listen")
 }
 
 /// Whether it is a stream of events, which may never end; then whoever is in front of us is told, too.

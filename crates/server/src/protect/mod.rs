@@ -34,7 +34,7 @@ use tokenkeep_oauth::issuer::{error::OAuthError, resource::Resource, scope::Scop
 use url::Url;
 use zeroize::Zeroizing;
 
-use self::body::Passing;
+use self::body::{Passing, Shown};
 use crate::{
     AppState,
     line::Line,
@@ -49,6 +49,7 @@ use crate::{
         INVALID_PATH, INVALID_REQUEST, Problem, REQUEST_TIMEOUT, SESSION_NOT_FOUND, UPSTREAM_CUT, UPSTREAM_TIMEOUT,
         UPSTREAM_UNAUTHORIZED, UPSTREAM_UNREACHABLE,
     },
+    proxy::ProxiedBody,
 };
 
 const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -189,7 +190,8 @@ impl Gate {
     }
 
     async fn through(&self, state: &AppState, request: Request) -> Result<Response, Stopped> {
-        let hold = Line::of(request.extensions()).map(Line::hold);
+        let line = Line::of(request.extensions());
+        let _held = line.clone().map(Line::hold);
         let (token, verified) = self.guarded.admit(self.issuer(), request.headers(), self.needed.as_ref()).await?;
         let Some(uri) = target::target(&self.path, &self.upstream, request.uri()) else {
             return Err(Problem::new(INVALID_PATH, "this path could be read as another than it looks like").into());
@@ -209,7 +211,7 @@ impl Gate {
         }
         self.put_token(&mut head.headers, handed.as_ref())?;
         head.uri = uri;
-        let is_stream = head.method == Method::GET;
+        let is_listening = headers::is_to_listen(&head.method, &head.headers);
         head.extensions.clear();
         let request = http::Request::from_parts(head, outbound_body(body));
 
@@ -222,10 +224,14 @@ impl Gate {
         headers::strip_response(&mut head.headers);
         self.rename(&verified, &mut head.headers);
         self.put_location(&mut head.headers);
-        let body = if headers::is_event_stream(&mut head.headers) && is_stream {
-            Passing::while_good(body, hold, token, self.issuer().clone(), state.clock().clone())
+        let body = ProxiedBody::new(body, line.clone());
+        let body = if headers::is_event_stream(&mut head.headers) {
+            let (counts_until, issuer, clock) =
+                (verified.counts_until, self.issuer().clone(), Arc::clone(state.clock()));
+            let shown = Shown { token, counts_until, issuer, clock };
+            if is_listening { Passing::listening(body, shown, line) } else { Passing::events(body, shown) }
         } else {
-            Passing::throughout(body, hold)
+            Passing::whole(body)
         };
         Ok(Response::from_parts(head, Body::new(body)))
     }

@@ -22,6 +22,7 @@ use tokio::{
 use tower::ServiceExt as _;
 
 use super::{Behind, IssuerApp, calling};
+use crate::serving::{narrow, settle};
 
 /// A server whose answer to anything is a stream of what the test sends.
 struct Events {
@@ -161,14 +162,20 @@ async fn serving(app: &IssuerApp, limits: Limits) -> Serving {
     Serving { address, stop, task }
 }
 
-async fn ask(address: std::net::SocketAddr, method: &str, token: &str) -> BufReader<TcpStream> {
+/// What a client asks to listen: since the revision of 2026-07-28 by `POST`.
+const LISTEN: &str = "subscriptions/listen";
+
+fn asking(method: &str, named: &str, token: &str) -> String {
+    format!(
+        "{method} /mcp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\naccept: text/event-stream\r\n\
+         mcp-method: {named}\r\ncontent-length: 0\r\n\r\n"
+    )
+}
+
+async fn ask(address: std::net::SocketAddr, method: &str, named: &str, token: &str) -> BufReader<TcpStream> {
     #[expect(clippy::disallowed_methods, reason = "a client of our own server, in a test")]
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "{method} /mcp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\naccept: text/event-stream\r\n\
-         content-length: 0\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(asking(method, named, token).as_bytes()).await.unwrap();
     BufReader::new(stream)
 }
 
@@ -189,7 +196,7 @@ async fn a_stream_may_be_silent_and_a_connection_without_one_may_not() {
     let limits = Limits::default();
     let look = limits.quiet / 3;
     let serving = serving(&app, limits).await;
-    let mut listening = ask(serving.address, "GET", &token).await;
+    let mut listening = ask(serving.address, "GET", "", &token).await;
     let behind = events.streams.recv().await.unwrap();
     until(&mut listening, "").await;
 
@@ -227,16 +234,22 @@ async fn going_down_ends_streams_that_would_go_on_and_waits_for_answers() {
     let token = app.tools_token("").await;
     let limits = Limits { drain: Duration::from_secs(30), ..Limits::default() };
     let serving = serving(&app, limits).await;
-    let mut listening = ask(serving.address, "GET", &token).await;
-    let endless = events.streams.recv().await.unwrap();
-    let mut calling = ask(serving.address, "POST", &token).await;
+    let mut listening = Vec::new();
+    for (method, named) in [("GET", ""), ("POST", LISTEN)] {
+        let mut client = ask(serving.address, method, named, &token).await;
+        let endless = events.streams.recv().await.unwrap();
+        until(&mut client, "").await;
+        listening.push((client, endless));
+    }
+    let mut calling = ask(serving.address, "POST", "tools/call", &token).await;
     let answer = events.streams.recv().await.unwrap();
-    until(&mut listening, "").await;
     until(&mut calling, "").await;
     let _ = serving.stop.send(());
-    // The last chunk is there: it ended in order.
-    until(&mut listening, "0").await;
-    endless.closed().await;
+    for (mut client, endless) in listening {
+        // The last chunk is there: it ended in order.
+        until(&mut client, "0").await;
+        endless.closed().await;
+    }
     answer.send(Ok("data: done\n\n".into())).unwrap();
     until(&mut calling, "data: done").await;
     drop(answer);
@@ -248,9 +261,16 @@ async fn going_down_ends_streams_that_would_go_on_and_waits_for_answers() {
 async fn a_stream_ends_with_the_token_that_it_was_opened_with() {
     let mut events = Events::start().await;
     let app = IssuerApp::before(&events.behind, "").await;
-    for is_revoked in [true, false] {
+    for (method, named, is_revoked) in [
+        ("GET", "", true),
+        ("GET", "", false),
+        ("POST", LISTEN, true),
+        ("POST", LISTEN, false),
+        ("POST", "tools/call", true),
+        ("POST", "tools/call", false),
+    ] {
         let token = app.tools_token("").await;
-        let request = calling("GET", "/mcp", &token, &[]);
+        let request = calling(method, "/mcp", &token, &[("mcp-method", named)]);
         let Ok(answer) = FastLane::new(app.app.state.clone(), Door::Network).oneshot(request).await;
         let behind = events.streams.recv().await.unwrap();
         behind.send(Ok("data: 1\n\n".into())).unwrap();
@@ -262,7 +282,7 @@ async fn a_stream_ends_with_the_token_that_it_was_opened_with() {
         }
         let mut end = std::pin::pin!(body.frame());
         for looks in 0.. {
-            assert!(looks < 1000, "it never ended");
+            assert!(looks < 1000, "{method} {named} never ended");
             tokio::select! {
                 biased;
                 end = &mut end => {
@@ -271,9 +291,67 @@ async fn a_stream_ends_with_the_token_that_it_was_opened_with() {
                 }
                 () = tokio::task::yield_now() => app.app.clock.advance(Duration::from_secs(30)),
             }
-            assert!(!is_revoked || looks < 100, "it outlived the revocation");
+            assert!(!is_revoked || looks < 100, "{method} {named} outlived the revocation");
         }
         drop(body);
         behind.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_way_may_outlive_its_token_for_a_while() {
+    let mut events = Events::start().await;
+    let app = IssuerApp::before(&events.behind, "").await;
+    let token = app.tools_token("").await;
+    let request = calling("POST", "/mcp", &token, &[("mcp-method", "tools/call")]);
+    let Ok(answer) = FastLane::new(app.app.state.clone(), Door::Network).oneshot(request).await;
+    let behind = events.streams.recv().await.unwrap();
+    let mut body = answer.into_body();
+    while app.introspected(&token).await["active"] == true {
+        app.app.clock.advance(Duration::from_mins(1));
+    }
+    for n in 0..10 {
+        behind.send(Ok(format!("data: {n}\n\n").into())).unwrap();
+        assert!(body.frame().await.unwrap().is_ok());
+        app.app.clock.advance(Duration::from_secs(30));
+    }
+}
+
+/// A server whose answer never ends, however much of it is taken; and what ends once nobody wants it any more.
+async fn endless(kind: &'static str) -> (Behind, mpsc::UnboundedReceiver<()>) {
+    let (wanted, gone) = mpsc::unbounded_channel();
+    let wanted = Arc::new(Mutex::new(Some(wanted)));
+    let flood = move |_: Request| async move {
+        let wanted = wanted.lock().unwrap().take();
+        let chunks = stream::repeat(Bytes::from(vec![7; MIB])).map(move |chunk| {
+            let _until_it_is_dropped = &wanted;
+            Ok::<_, Infallible>(chunk)
+        });
+        ([(header::CONTENT_TYPE, kind)], Body::from_stream(chunks)).into_response()
+    };
+    (Behind::running(Router::new().fallback(flood), Arc::default()).await, gone)
+}
+
+#[tokio::test]
+async fn who_never_reads_an_answer_is_hung_up_on() {
+    for (method, kind) in [("GET", "text/event-stream"), ("POST", "text/event-stream"), ("POST", "application/json")] {
+        let (behind, mut gone) = endless(kind).await;
+        let app = IssuerApp::before(&behind, "").await;
+        let token = app.tools_token("").await;
+        let limits = Limits::default();
+        let look = limits.quiet / 3;
+        let (mut client, serving) = narrow(&app.app, limits).await;
+        client.write_all(asking(method, "", &token).as_bytes()).await.unwrap();
+        assert_ne!(client.read(&mut [0; 12]).await.unwrap(), 0);
+        let mut gone = std::pin::pin!(gone.recv());
+        for looks in 0.. {
+            assert!(looks < 100, "{method} {kind}: it holds its connection for ever");
+            tokio::select! {
+                biased;
+                _ = &mut gone => break,
+                () = settle() => app.app.clock.advance(look),
+            }
+        }
+        let _ = serving.stop.send(());
     }
 }
