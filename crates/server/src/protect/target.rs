@@ -35,18 +35,27 @@ fn is_plain(rest: &str) -> bool {
     (last.is_empty() || is_name(last)) && segments.all(|segment| !segment.is_empty() && is_name(segment))
 }
 
+/// How often over something may be percent-encoded. Each time costs us as much as the first.
+const DECODED_AT_MOST: usize = 4;
+
 /// Some decode twice, some cut off what follows a `;`, and to some a backslash is a slash.
 fn is_name(segment: &str) -> bool {
+    let Some(name) = decoded(segment) else { return false };
+    let bare = name.split(|b| *b == b';').next().unwrap_or_default();
+    !matches!(bare, b"." | b"..") && !name.iter().any(|b| matches!(b, b'/' | b'\\') || b.is_ascii_control())
+}
+
+/// What is left when there is nothing more to decode.
+fn decoded(segment: &str) -> Option<Vec<u8>> {
     let mut name = segment.as_bytes().to_vec();
-    loop {
+    for _ in 0..DECODED_AT_MOST {
         let decoded: Vec<u8> = percent_decode(&name).collect();
         if decoded == name {
-            break;
+            return Some(name);
         }
         name = decoded;
     }
-    let bare = name.split(|b| *b == b';').next().unwrap_or_default();
-    !matches!(bare, b"." | b"..") && !name.iter().any(|b| matches!(b, b'/' | b'\\') || b.is_ascii_control())
+    None
 }
 
 #[cfg(test)]
@@ -68,6 +77,7 @@ mod tests {
             ("http://localhost:3000", "/mcp", "http://localhost:3000/"),
             ("http://localhost:3000", "/mcp/a/b", "http://localhost:3000/a/b"),
             ("https://h.example/x/y", "/mcp/a%20b/...;v=1", "https://h.example/x/y/a%20b/...;v=1"),
+            ("http://h.example/mcp", "/mcp/100%25/%252561", "http://h.example/mcp/100%25/%252561"),
             ("http://[::1]:3000/mcp", "http://evil.example/mcp/a", "http://[::1]:3000/mcp/a"),
         ] {
             assert_eq!(of(upstream, asked).as_deref(), Some(meant), "{asked}");
@@ -100,6 +110,8 @@ mod tests {
             "/mcp%2f..",
             "/other",
             "/",
+            "/mcp/%25252561",
+            &format!("/mcp/%{}", "25".repeat(15_000)),
         ] {
             assert_eq!(of("http://localhost:3000/mcp", hostile), None, "{hostile}");
         }
