@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokenkeep_engine::proxy::strip_hop_by_hop;
 use url::{Position, Url};
 
+use super::MCP_SESSION_ID;
 use crate::peer::X_FORWARDED_FOR;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -56,10 +57,24 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
     }
 }
 
-fn is_withheld(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
+/// Leaves nothing that could be taken for `name`.
+pub(super) fn remove_alike(headers: &mut HeaderMap, name: &HeaderName) {
+    let alike: Vec<HeaderName> = headers.keys().filter(|other| folded(other) == folded(name)).cloned().collect();
+    for name in alike {
+        headers.remove(name);
+    }
+}
+
+fn folded(name: &HeaderName) -> String {
+    name.as_str().replace('_', "-")
+}
+
+fn is_withheld(raw: &HeaderName) -> bool {
+    let name = folded(raw);
     let begins = |prefix: &str| name.starts_with(prefix);
     OURS.contains(&name.as_str())
+        // Only by its own name was it asked whose session that is.
+        || (name == MCP_SESSION_ID.as_str() && *raw != MCP_SESSION_ID)
         || SPOOFS.iter().copied().any(begins)
         || begins("sec-fetch-")
         || begins("access-control-")
@@ -148,6 +163,8 @@ mod tests {
             "upgrade",
             "te",
             "transfer-encoding",
+            "mcp_session_id",
+            "mcp-session_id",
         ] {
             assert!(left(&[name]).is_empty(), "{name}");
         }

@@ -291,7 +291,7 @@ impl Gate {
             Forward::Authorization => (&header::AUTHORIZATION, "Bearer "),
             Forward::Header(name) => (name, ""),
         };
-        headers.remove(name);
+        headers::remove_alike(headers, name);
         let Some(handed) = handed else { return Ok(()) };
         let text = Zeroizing::new(format!("{prefix}{}", handed.ready.token.expose_secret()));
         let mut value = HeaderValue::from_str(&text)

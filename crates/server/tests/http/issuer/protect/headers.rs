@@ -23,6 +23,7 @@ async fn nobody_says_who_they_are_themselves() {
         ("forwarded", "for=203.0.113.7"),
         ("x-real-ip", "203.0.113.7"),
         ("remote_user", "root"),
+        ("Mcp_Session_Id", "root"),
         ("cookie", "tokenkeep-connect=x; session=1"),
         ("proxy-authorization", "Basic eDp5"),
         ("origin", "https://evil.example"),

@@ -31,7 +31,8 @@ async fn before(behind: &Behind, forward: Forward) -> TestApp {
 }
 
 async fn call(app: &TestApp, tokens: &serde_json::Value) -> Answered {
-    app.send(calling("POST", "/mcp", tokens["access_token"].as_str().unwrap(), &[("x-own", "spoofed")])).await
+    let spoofs = [("x-own", "spoofed"), ("X_Own", "spoofed")];
+    app.send(calling("POST", "/mcp", tokens["access_token"].as_str().unwrap(), &spoofs)).await
 }
 
 #[tokio::test]
@@ -48,6 +49,9 @@ async fn the_server_gets_the_users_token_and_never_the_clients() {
         let handed = seen.header(name).unwrap().strip_prefix(prefix).unwrap().to_owned();
         assert!(app.provider.is_access_live(&handed), "{handed}");
         assert!(!format!("{seen:?}").contains(tokens["access_token"].as_str().unwrap()));
+        if name == "x-own" {
+            assert!(!format!("{seen:?}").contains("spoofed"), "{seen:?}");
+        }
     }
 }
 
