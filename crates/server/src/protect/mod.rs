@@ -46,13 +46,18 @@ use crate::{
     },
     peer::Peer,
     problem::{
-        INVALID_PATH, INVALID_REQUEST, Problem, REQUEST_TIMEOUT, SESSION_NOT_FOUND, UPSTREAM_CUT, UPSTREAM_TIMEOUT,
+        INVALID_PATH, INVALID_REQUEST, METHOD_NOT_ALLOWED, Problem, REQUEST_TIMEOUT, SESSION_NOT_FOUND, UPSTREAM_CUT,
+        UPSTREAM_TIMEOUT,
         UPSTREAM_UNAUTHORIZED, UPSTREAM_UNREACHABLE,
     },
     proxy::ProxiedBody,
 };
 
 const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// What may be asked for; others that are no standard's go through, too. Not `TRACE`: an answer to it may hold what only
+/// the server is told.
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// For connecting to the server behind, and again for the head of its answer: a tool may work for long before it says
 /// anything. A client that does not wait so long ends the call by going away.
@@ -186,6 +191,10 @@ impl Gate {
     }
 
     async fn pass(&self, state: &AppState, request: Request) -> Response {
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            let problem = Problem::new(METHOD_NOT_ALLOWED, "CONNECT and TRACE go no further than here");
+            return ([(header::ALLOW, ALLOWED)], problem).into_response();
+        }
         self.through(state, request).await.unwrap_or_else(Stopped::into_response)
     }
 

@@ -122,6 +122,20 @@ async fn methods_get_through_as_they_are() {
 }
 
 #[tokio::test]
+async fn what_would_echo_a_request_or_open_a_tunnel_goes_nowhere() {
+    let behind = Behind::start().await;
+    let app = IssuerApp::before(&behind, "").await;
+    let token = app.tools_token("").await;
+    for method in ["TRACE", "CONNECT"] {
+        let answer = app.call(method, "/mcp", &token, &[]).await;
+        answer.problem(405, "method_not_allowed");
+        let allowed = answer.header("allow").unwrap();
+        assert!(allowed.contains("POST") && !allowed.contains(method), "{allowed}");
+    }
+    assert!(behind.saw_nothing());
+}
+
+#[tokio::test]
 async fn a_redirect_stays_here() {
     let sent = |seen: &super::Seen| {
         let host = seen.header("host").unwrap();
