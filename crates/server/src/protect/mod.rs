@@ -323,6 +323,11 @@ impl Gate {
                 let text = "the server behind refused the user's token at the provider; there is a new one: try again";
                 self.guarded.refusal(OAuthError::invalid_token(text), self.needed.as_ref()).into()
             }
+            // It may be as good as ever, and the server have a reason of its own: nothing ends, and who asks may sign in.
+            Err(Error::ReauthRequired { reason, .. }) if reason == "no_refresh_token" => {
+                let text = "the server behind refused the user's token at the provider, which cannot be renewed";
+                self.guarded.refusal(OAuthError::invalid_token(text), self.needed.as_ref()).into()
+            }
             Err(error) => self.without_token(verified, error).await,
         }
     }

@@ -1,6 +1,9 @@
 //! The user's token at the provider, where the server behind is to have it.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::Duration,
+};
 
 use axum::response::IntoResponse as _;
 use http::{HeaderName, StatusCode};
@@ -128,6 +131,22 @@ async fn a_server_that_refuses_the_users_token_gets_another() {
     // What a client does then: it gets itself another token, and tries again.
     let again = refresh(&app, &tokens).await.json();
     assert_eq!(call(&app, &again).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_can_renew_is_not_ended_by_a_server_that_refuses_it_once() {
+    let refuses = std::sync::Arc::new(AtomicBool::new(true));
+    let behind = Behind::saying(move |_| {
+        if refuses.swap(false, SeqCst) { StatusCode::UNAUTHORIZED.into_response() } else { "fine".into_response() }
+    })
+    .await;
+    let app = before(&behind, Forward::Authorization).await;
+    app.provider.configure(|provider| (provider.omit_expires_in, provider.omit_refresh_token) = (true, true));
+    let tokens = tokens(&app).await;
+    call(&app, &tokens).await.refused(401, "invalid_token");
+    let again = refresh(&app, &tokens).await;
+    assert_eq!(again.status, 200, "{again:?}");
+    assert_eq!(call(&app, &again.json()).await.status, 200);
 }
 
 #[tokio::test]
