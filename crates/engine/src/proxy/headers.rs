@@ -15,12 +15,17 @@ pub const X_TOKENKEEP_ERROR: HeaderName = HeaderName::from_static("x-tokenkeep-e
 /// What we call ourselves to APIs if the caller does not say; some refuse requests that do not.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tokenkeep/", env!("CARGO_PKG_VERSION")));
 
-/// Removes what belongs to one connection only: the standard ones, and those that `Connection` lists.
+/// Removes what belongs to one connection only: the standard ones, those that `Connection` lists, and a length that is
+/// said beside a transfer encoding.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     remove(headers, is_hop_by_hop);
 }
 
 fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 6.3: it overrides whatever length is said beside it.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let listed = listed(headers);
     let gone: Vec<_> = headers.keys().filter(|name| unwanted(name) || listed.contains(name)).cloned().collect();
     for name in gone {
@@ -114,10 +119,6 @@ pub(super) fn token(api: &ApiOf, token_type: &str, token: &Secret) -> Option<Hea
 
 /// Takes from a reply what is not for the caller.
 pub(super) fn incoming(headers: &mut HeaderMap, token: &Secret) {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        // RFC 9112 6.3: it overrides whatever length is said beside it.
-        headers.remove(header::CONTENT_LENGTH);
-    }
     let token = token.expose_secret().as_bytes();
     let tells = |value: &HeaderValue| !token.is_empty() && contains(value.as_bytes(), token);
     let echoes: Vec<_> = headers.iter().filter(|(_, value)| tells(value)).map(|(name, _)| name.clone()).collect();

@@ -166,3 +166,13 @@ fn hop_by_hop_is_what_the_connection_says_and_the_rfc() {
     assert_eq!(headers.len(), 1);
     assert!(headers.contains_key(AUTHORIZATION) && !headers.contains_key(CONNECTION));
 }
+
+#[test]
+fn a_length_beside_a_transfer_encoding_goes_with_it() {
+    let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("x-own", "1")]);
+    strip_hop_by_hop(&mut headers);
+    assert_eq!(headers, map(&[("x-own", "1")]));
+    let mut headers = map(&[("content-length", "3")]);
+    strip_hop_by_hop(&mut headers);
+    assert_eq!(headers, map(&[("content-length", "3")]));
+}

@@ -355,3 +355,29 @@ async fn who_never_reads_an_answer_is_hung_up_on() {
         let _ = serving.stop.send(());
     }
 }
+
+#[tokio::test]
+async fn a_length_that_is_not_the_answers_cuts_nothing_off() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/inner", listener.local_addr().unwrap()).parse().unwrap();
+    let task = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        until(&mut stream, "").await;
+        let said = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n\
+                    b\r\nhello world\r\n0\r\n\r\n";
+        stream.write_all(said.as_bytes()).await.unwrap();
+    });
+    let behind = Behind { url, seen: Arc::default(), task };
+    let app = IssuerApp::before(&behind, "").await;
+    let token = app.tools_token("").await;
+    let serving = serving(&app, Limits::default()).await;
+    let mut client = ask(serving.address, "POST", "", &token).await;
+    let mut line = String::new();
+    while line.trim_end() != "hello world" {
+        line.clear();
+        assert_ne!(client.read_line(&mut line).await.unwrap(), 0, "it was cut");
+        assert!(!line.starts_with("content-length"), "{line}");
+    }
+    until(&mut client, "0").await;
+}
