@@ -14,6 +14,7 @@ use tokenkeep_core::{ports::Clock, time::after};
 use tokenkeep_engine::issuer::{Issuer, Refused};
 use tokenkeep_oauth::Secret;
 
+use super::listeners::Listener;
 use crate::{line::Line, proxy::ProxiedBody};
 
 /// An answer of the server behind.
@@ -49,8 +50,9 @@ impl Passing {
 
     /// A stream that somebody listens to, which would go on for ever. It is ended when we go down, too: the client comes
     /// back, and goes on where it was if it may.
-    pub(super) fn listening(body: ProxiedBody, shown: Shown, line: Option<Line>) -> Self {
+    pub(super) fn listening(body: ProxiedBody, shown: Shown, line: Option<Line>, listener: Option<Listener>) -> Self {
         let end = async move {
+            let _until_then = listener;
             let closing = async {
                 match line {
                     Some(line) => line.closing().await,

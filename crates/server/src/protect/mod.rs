@@ -10,6 +10,7 @@
 
 mod body;
 mod headers;
+mod listeners;
 mod target;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -34,7 +35,10 @@ use tokenkeep_oauth::issuer::{error::OAuthError, resource::Resource, scope::Scop
 use url::Url;
 use zeroize::Zeroizing;
 
-use self::body::{Passing, Shown};
+use self::{
+    body::{Passing, Shown},
+    listeners::{Listener, Listeners},
+};
 use crate::{
     AppState,
     line::Line,
@@ -62,6 +66,9 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// For connecting to the server behind, and again for the head of its answer: a tool may work for long before it says
 /// anything. A client that does not wait so long ends the call by going away.
 const PATIENCE: Duration = Duration::from_mins(10);
+
+/// When a client may try again that listens to as many streams as it may.
+const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// How long a token that is handed on must live at least.
 const MIN_TTL: Duration = Duration::from_mins(1);
@@ -101,6 +108,7 @@ struct Gate {
     path: String,
     upstream: Url,
     forward: Forward,
+    listeners: Listeners,
 }
 
 /// The routes of all servers that we stand in front of.
@@ -183,6 +191,7 @@ impl Gate {
             public,
             upstream: server.upstream,
             forward: server.forward,
+            listeners: Listeners::default(),
         })
     }
 
@@ -238,11 +247,23 @@ impl Gate {
             let (counts_until, issuer, clock) =
                 (verified.counts_until, self.issuer().clone(), Arc::clone(state.clock()));
             let shown = Shown { token, counts_until, issuer, clock };
-            if is_listening { Passing::listening(body, shown, line) } else { Passing::events(body, shown) }
+            if is_listening {
+                Passing::listening(body, shown, line, self.listener(&verified)?)
+            } else {
+                Passing::events(body, shown)
+            }
         } else {
             Passing::whole(body)
         };
         Ok(Response::from_parts(head, Body::new(body)))
+    }
+
+    /// Whoever has a token for itself alone is one of the operator's own: it may serve any number of users.
+    fn listener(&self, verified: &VerifiedToken) -> Result<Option<Listener>, Error> {
+        let Some(grant) = verified.grant else { return Ok(None) };
+        let listener = self.listeners.enter(grant);
+        let what = "this client listens to as many streams as it may";
+        listener.map(Some).ok_or(Error::TooMany { what, retry_after: LISTEN_AGAIN })
     }
 
     /// The id of the session that is meant, as the server behind knows it.

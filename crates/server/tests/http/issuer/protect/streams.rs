@@ -317,6 +317,36 @@ async fn an_answer_under_way_may_outlive_its_token_for_a_while() {
     }
 }
 
+#[tokio::test]
+async fn a_client_listens_to_so_many_streams_and_no_more() {
+    let mut events = Events::start().await;
+    let app = IssuerApp::before(&events.behind, "").await;
+    let token = app.tools_token("").await;
+    let lane = FastLane::new(app.app.state.clone(), Door::Network);
+    let ask = async |method: &str, named: &str, token: &str| {
+        let request = calling(method, "/mcp", token, &[("mcp-method", named)]);
+        let Ok(answer) = lane.clone().oneshot(request).await;
+        answer
+    };
+    let mut listening = Vec::new();
+    for _ in 0..32 {
+        listening.push((ask("GET", "", &token).await, events.streams.recv().await.unwrap()));
+        listening.push((ask("POST", LISTEN, &token).await, events.streams.recv().await.unwrap()));
+    }
+    assert!(listening.iter().all(|(answer, _)| answer.status() == 200));
+    for (method, named) in [("GET", ""), ("POST", LISTEN)] {
+        let refused = ask(method, named, &token).await;
+        assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"60".parse().unwrap()));
+        events.streams.recv().await.unwrap().closed().await;
+    }
+    assert_eq!(ask("POST", "tools/call", &token).await.status(), 200);
+    // What somebody allowed another client is another's to use.
+    let another = app.tools_token("").await;
+    assert_eq!(ask("GET", "", &another).await.status(), 200);
+    listening.pop();
+    assert_eq!(ask("GET", "", &token).await.status(), 200);
+}
+
 /// A server whose answer never ends, however much of it is taken; and what ends once nobody wants it any more.
 async fn endless(kind: &'static str) -> (Behind, mpsc::UnboundedReceiver<()>) {
     let (wanted, gone) = mpsc::unbounded_channel();
