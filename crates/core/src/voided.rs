@@ -12,6 +12,8 @@ pub struct Voided {
     pub id: VoidedId,
     /// When it may be forgotten.
     pub expires_at: Timestamp,
+    /// Of all that a client has: what was issued later counts. `None` = it is one thing.
+    pub issued_until: Option<Timestamp>,
 }
 
 /// Names what is voided.
@@ -22,6 +24,11 @@ impl VoidedId {
     /// An access token that belongs to no grant.
     pub fn access_token(jti: &str) -> Self {
         Self(format!("access_token:{jti}"))
+    }
+
+    /// Every access token of this client's that belongs to no grant.
+    pub fn tokens_of(client: &ClientId) -> Self {
+        Self(format!("client:{client}"))
     }
 
     /// A client's assertion (RFC 7523 3, `jti`). `jti` is the client's word: hash it.

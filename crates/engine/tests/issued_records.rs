@@ -173,8 +173,12 @@ fn signing_keys_and_what_is_voided() {
     assert_eq!(format!("{read:?}"), format!("{before:?}"));
     assert!(TokenKey::from_stored(Algorithm::Es256, &read.keys[0].stored).is_ok());
 
-    let voided = Voided { id: VoidedId::access_token("jti"), expires_at: NOW };
-    assert_eq!(round_trip(&voided), voided);
+    for (id, issued_until) in
+        [(VoidedId::access_token("jti"), None), (VoidedId::tokens_of(&"job".parse().unwrap()), Some(NOW))]
+    {
+        let voided = Voided { id, expires_at: NOW, issued_until };
+        assert_eq!(round_trip(&voided), voided);
+    }
 }
 
 #[test]

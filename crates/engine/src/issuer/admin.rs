@@ -27,9 +27,6 @@ const MAX_LIMIT: u32 = 1000;
 const LOOKED_AT: usize = 20_000;
 /// So many grants are ended at once.
 const AT_ONCE: usize = 16;
-/// A token without a grant that is revoked by its name alone is remembered for so long at least: how long it lives is
-/// not known, and may have been longer than now.
-const VOIDED_FOR: std::time::Duration = std::time::Duration::from_hours(7 * 24);
 
 /// Which grants to list.
 #[derive(Clone, Debug, Default)]
@@ -287,8 +284,7 @@ impl Issuer {
                 }
             }
             TokenName::Alone => {
-                let life = self.settings.access_token_ttl.max(VOIDED_FOR);
-                self.void(jti, after(self.shared.now().wall, life)).await?;
+                self.void(jti, after(self.shared.now().wall, self.voided_life())).await?;
             }
         }
         audit(caller, "access_token", &jti);
@@ -304,7 +300,7 @@ impl Issuer {
         Ok(ended)
     }
 
-    /// Ends whatever was granted to `client`, which stays; answers how many grants that were.
+    /// Ends whatever was granted to `client`, which stays, and what it got for itself; answers how many grants that were.
     pub async fn revoke_client_grants(&self, caller: &Caller, client: &ClientId) -> Result<u64, Error> {
         allowed(caller, Action::RevokeGrants)?;
         let ended = self.end_grants_of_client(client).await?;
@@ -313,6 +309,7 @@ impl Issuer {
     }
 
     pub(super) async fn end_grants_of_client(&self, client: &ClientId) -> Result<u64, Error> {
+        self.void_tokens_of(client).await?;
         self.end_grants(self.shared.records.of_client(client), |grant| grant.client == *client).await
     }
 

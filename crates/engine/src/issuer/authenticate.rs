@@ -178,7 +178,8 @@ impl Issuer {
             OAuthError::from(error)
         })?;
         let jti = self.shared.records.barrier().hashes().assertion(&believed.jti);
-        let voided = Voided { id: VoidedId::assertion(&client.id, &jti), expires_at: believed.expires_at };
+        let id = VoidedId::assertion(&client.id, &jti);
+        let voided = Voided { id, expires_at: believed.expires_at, issued_until: None };
         match self.shared.records.save(&voided, (), Expect::Absent).await.map_err(Error::from)? {
             Put::Committed(_) => Ok(()),
             Put::Conflict => Err(OAuthError::invalid_client("the client assertion was used before").into()),

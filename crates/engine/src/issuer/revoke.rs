@@ -1,19 +1,25 @@
 //! Giving tokens back (RFC 7009).
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
-    Client, GrantId, Voided,
+    Client, ClientId, GrantId, Voided,
     grant::{Presented, Revoked},
     ports::{Expect, Put},
+    time::after,
     voided::VoidedId,
 };
 use tokenkeep_oauth::Secret;
 
 use super::{Issuer, Refused, VerifiedToken};
-use crate::{Error, bus::Event, error::STORE_RETRY};
+use crate::{Error, bus::Event, error::STORE_RETRY, records::Loaded};
 
 const ATTEMPTS: usize = 64;
+/// A token without a grant that is revoked by a name alone is remembered for so long at least: how long it lives is
+/// not known, and may have been longer than now.
+const VOIDED_FOR: Duration = Duration::from_hours(7 * 24);
 
 impl Issuer {
     /// Takes back a token of `client`'s: a refresh token with its whole family, an access token alone. What is not its
@@ -71,7 +77,7 @@ impl Issuer {
 
     /// Notes that a token without a grant counts no more, for as long as it would.
     pub(super) async fn void(&self, jti: &str, expires_at: Timestamp) -> Result<(), Error> {
-        let voided = Voided { id: VoidedId::access_token(jti), expires_at };
+        let voided = Voided { id: VoidedId::access_token(jti), expires_at, issued_until: None };
         for _ in 0..ATTEMPTS {
             match self.shared.records.save(&voided, (), Expect::Absent).await? {
                 // Whoever else wrote it said the same.
@@ -85,5 +91,33 @@ impl Issuer {
             }
         }
         Err(Error::StoreUnavailable { retry_after: STORE_RETRY, source: None })
+    }
+
+    /// Notes that whatever `client` has without a grant counts no more: also not for another client of that name.
+    pub(super) async fn void_tokens_of(&self, client: &ClientId) -> Result<(), Error> {
+        let id = VoidedId::tokens_of(client);
+        let now = self.shared.now().wall;
+        for _ in 0..ATTEMPTS {
+            let loaded = self.shared.records.load::<Voided>(&id).await.map_err(Error::reading("revocation"))?;
+            let before = match loaded {
+                Loaded::Live(stored) => Some(stored),
+                Loaded::Absent | Loaded::Deleted(_) => None,
+            };
+            let until =
+                before.as_ref().and_then(|before| before.value.issued_until).map_or(now, |until| until.max(now));
+            let expires_at = after(until, self.voided_life());
+            let voided = Voided { id: id.clone(), expires_at, issued_until: Some(until) };
+            let expect = before.as_ref().map_or(Expect::Absent, |before| Expect::Version(&before.version));
+            if let Put::Committed(_) = self.shared.records.save(&voided, (), expect).await? {
+                self.announce_client(client);
+                return Ok(());
+            }
+        }
+        Err(Error::Conflict { what: "client" })
+    }
+
+    /// How long a token without a grant is noted of which nothing is known but a name.
+    pub(super) fn voided_life(&self) -> Duration {
+        self.settings.access_token_ttl.max(VOIDED_FOR)
     }
 }

@@ -7,6 +7,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use aws_lc_rs::digest;
@@ -14,8 +15,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use tokenkeep_core::{
-    Boot, ClientId, ConnectionId, Grant, GrantId, Incarnation, Now, Voided, grant::Revoked, session::is_session_client,
-    voided::VoidedId,
+    Boot, Client, ClientId, ClientOrigin, ConnectionId, Grant, GrantId, Incarnation, Now, Voided, grant::Revoked,
+    session::is_session_client, time::after, voided::VoidedId,
 };
 use tokenkeep_oauth::{
     Secret,
@@ -33,6 +34,8 @@ use super::{
 };
 use crate::{Error, cache::Lease, records::Loaded, uniform::Uniform};
 
+/// Clocks of instances may differ by so much, the second included that tokens are dated to.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
 /// So many tokens are remembered at once; each costs about one KiB.
 const TOKENS: u64 = 50_000;
 
@@ -180,8 +183,7 @@ impl Issuer {
     /// What is written in it, if we wrote it.
     async fn believed(&self, token: &Secret, now: Timestamp) -> Result<AccessTokenClaims, Refused> {
         let audiences: Vec<Resource> = self.resources().map(|known| known.resource.clone()).collect();
-        let expected =
-            Expected { issuer: self.settings.url.as_str(), audiences: &audiences, leeway: std::time::Duration::ZERO };
+        let expected = Expected { issuer: self.settings.url.as_str(), audiences: &audiences, leeway: Duration::ZERO };
         let parse = || parse_access_token(token, self.ring().trusted(), expected, now);
         let parsed = match parse() {
             Err(AccessTokenError::UnknownKey) if self.look_for_key().await? => parse(),
@@ -209,15 +211,34 @@ impl Issuer {
             return Err(taken_back());
         }
         let Some((grant, _)) = claims.jti.split_once('.') else {
-            let id = VoidedId::access_token(&claims.jti);
-            let loaded = self.shared.records.load::<Voided>(&id).await.map_err(Error::reading("revocation"))?;
             let alone = Standing { grant: None, counts_until: claims.expires_at };
-            return if matches!(loaded, Loaded::Absent) { Ok(alone) } else { Err(taken_back()) };
+            return if self.is_void(claims).await? { Err(taken_back()) } else { Ok(alone) };
         };
         let id: GrantId = grant.parse().map_err(|_| taken_back())?;
         let grant = self.load_grant(&id).await?.ok_or_else(taken_back)?.value;
         let counts_until = grant.lives_until(&claims.jti, now).ok_or_else(taken_back)?;
         Ok(Standing { grant: Some(grant), counts_until })
+    }
+
+    /// Whether a token without a grant was taken back: by itself, with all that its client had, or because that was
+    /// another client of the same name.
+    async fn is_void(&self, claims: &AccessTokenClaims) -> Result<bool, Error> {
+        let client = self.client(&claims.client_id).await?;
+        let has_record = |client: &Client| matches!(client.origin, ClientOrigin::Api | ClientOrigin::Registered { .. });
+        let Some(client) = client else { return Ok(true) };
+        if has_record(&client) && after(claims.issued_at, CLOCKS_DIFFER) < client.created_at {
+            return Ok(true);
+        }
+        let load =
+            async |id: VoidedId| self.shared.records.load::<Voided>(&id).await.map_err(Error::reading("revocation"));
+        let (one, all) =
+            tokio::try_join!(load(VoidedId::access_token(&claims.jti)), load(VoidedId::tokens_of(&client.id)))?;
+        let until = match all {
+            Loaded::Live(stored) => stored.value.issued_until,
+            Loaded::Absent | Loaded::Deleted(_) => None,
+        };
+        // A token says the second: one of that very second may be from before.
+        Ok(!matches!(one, Loaded::Absent) || until.is_some_and(|until| claims.issued_at <= until))
     }
 }
 

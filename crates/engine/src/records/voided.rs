@@ -26,13 +26,14 @@ impl Aggregate for Voided {
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let Voided { id, expires_at } = self;
-        wire::encode(&VoidedDto { id: Cow::Borrowed(id.as_str()), expires_at: *expires_at })
+        let Voided { id, expires_at, issued_until } = self;
+        let id = Cow::Borrowed(id.as_str());
+        wire::encode(&VoidedDto { id, expires_at: *expires_at, issued_until: *issued_until })
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let dto: VoidedDto<'_> = wire::decode(bytes)?;
-        Ok(Self { id: VoidedId::from_stored(&dto.id), expires_at: dto.expires_at })
+        Ok(Self { id: VoidedId::from_stored(&dto.id), expires_at: dto.expires_at, issued_until: dto.issued_until })
     }
 
     fn labels(&self, _: &Labels<'_>) -> Vec<(LabelName, String)> {
@@ -53,4 +54,6 @@ impl Aggregate for Voided {
 struct VoidedDto<'a> {
     id: Cow<'a, str>,
     expires_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued_until: Option<Timestamp>,
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use serde_json::json;
 use tokenkeep_testkit::MemoryBus;
 
 use super::{IssuerApp, SECRET, bearing, pages, upstreams};
@@ -49,6 +50,48 @@ async fn a_revocation_is_heard_by_the_other_servers() {
         assert_eq!(here.post("/revoke", client, &form).await.status, 200);
         hears(&there, &token, 401).await;
         assert_eq!(there.introspected(&token).await["active"], false);
+    }
+}
+
+/// A token of client credentials has no grant that could end.
+#[tokio::test]
+async fn what_a_client_has_for_itself_ends_with_its_grants_and_does_not_come_back() {
+    const CHOSEN: &str = "chosen-by-the-operator";
+    let (here, there) = two().await;
+    let said = json!({
+        "client_id": "job", "client_secret": CHOSEN, "client_name": "Job", "grant_types": ["client_credentials"],
+    });
+    assert_eq!(here.app.post("/v1/clients", said.clone()).await.status, 201);
+    let token_of = async |client: &str| {
+        let secret = if client == "job" { CHOSEN } else { SECRET };
+        let answer = here.post("/token", Some((client, secret)), &[("grant_type", "client_credentials")]).await;
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    };
+    for client in ["backend", "job"] {
+        let token = token_of(client).await;
+        assert_eq!(there.verified("", &token).await.status, 200);
+        let ended = here.app.delete(&format!("/v1/grants?client={client}")).await;
+        assert_eq!(ended.json(), json!({"revoked": 0}), "{ended:?}");
+        assert_eq!(here.verified("", &token).await.status, 401);
+        hears(&there, &token, 401).await;
+        assert_eq!(there.introspected(&token).await["active"], false);
+
+        here.app.clock.advance(Duration::from_secs(1));
+        let later = token_of(client).await;
+        assert_eq!(there.verified("", &later).await.status, 200, "the client stays");
+        assert_eq!(there.verified("", &token).await.status, 401);
+    }
+
+    let token = token_of("job").await;
+    assert_eq!(there.verified("", &token).await.status, 200);
+    assert_eq!(here.app.delete("/v1/clients/job").await.status, 200);
+    hears(&there, &token, 401).await;
+    assert_eq!(here.app.post("/v1/clients", said).await.status, 201);
+    here.app.clock.advance(Duration::from_secs(1));
+    let later = token_of("job").await;
+    for app in [&here, &there] {
+        assert_eq!(app.verified("", &token).await.status, 401, "another client of the same name");
+        assert_eq!(app.verified("", &later).await.status, 200);
     }
 }
 
