@@ -10,20 +10,37 @@ use crate::Secret;
 #[derive(Debug, Default)]
 pub struct Form(Vec<(String, Secret)>);
 
+/// So many parameters are read: each is compared with all others, before anybody knows who asks.
+const MOST: usize = 64;
+
 impl Form {
     /// Reads `application/x-www-form-urlencoded`.
     pub fn parse(encoded: &[u8]) -> Result<Self, OAuthError> {
-        let mut pairs: Vec<(String, Secret)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(encoded) {
-            if value.is_empty() {
-                continue;
-            }
-            if name != "resource" && pairs.iter().any(|(other, _)| *other == name) {
-                return Err(OAuthError::invalid_request("a parameter is there twice"));
-            }
-            pairs.push((name.into_owned(), value.into_owned().into()));
+        let form = Self::read(encoded)?;
+        form.check_once()?;
+        Ok(form)
+    }
+
+    /// The same, where what is there twice is somebody else's to judge.
+    pub(super) fn read(encoded: &[u8]) -> Result<Self, OAuthError> {
+        let present = form_urlencoded::parse(encoded).filter(|(_, value)| !value.is_empty());
+        let pairs: Vec<(String, Secret)> =
+            present.take(MOST + 1).map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
+        if pairs.len() > MOST {
+            return Err(OAuthError::invalid_request("there are more than 64 parameters"));
         }
         Ok(Self(pairs))
+    }
+
+    /// Whether each parameter is there as often as it may be.
+    pub(super) fn check_once(&self) -> Result<(), OAuthError> {
+        let all = self.0.iter().all(|(name, _)| self.is_once(name));
+        if all { Ok(()) } else { Err(OAuthError::invalid_request("a parameter is there twice")) }
+    }
+
+    /// Whether `name` is there as often as it may be.
+    pub(super) fn is_once(&self, name: &str) -> bool {
+        name == "resource" || self.all(name).nth(1).is_none()
     }
 
     /// The value of `name`, which is no secret.
@@ -54,5 +71,13 @@ mod tests {
         assert_eq!(form.all("resource").collect::<Vec<_>>(), ["x", "y"]);
         assert_eq!((form.get("b"), form.get("c")), (Some("é 1"), None));
         assert!(!format!("{form:?}").contains("é"));
+    }
+
+    #[test]
+    fn no_more_is_read_than_anybody_needs() {
+        let many = |count: usize| (0..count).fold(String::new(), |form, n| form + &format!("p{n}=x&q=&"));
+        assert!(Form::parse(many(64).as_bytes()).is_ok());
+        assert!(Form::parse(many(65).as_bytes()).is_err());
+        assert!(Form::parse("resource=x&".repeat(65).as_bytes()).is_err());
     }
 }

@@ -97,6 +97,9 @@ async fn parameters_come_once_in_a_form_and_never_in_the_address() {
     ask("/token", None, good.clone()).await.refused(415, "invalid_request");
     ask("/token?grant_type=client_credentials", form, String::new()).await.refused(400, "invalid_request");
     ask("/token", form, format!("{good}&{good}")).await.refused(400, "invalid_request");
+    let with = |count: usize| (1..count).fold(good.clone(), |form, n| format!("{form}&p{n}=x"));
+    assert_eq!(ask("/token", form, with(64)).await.status, 200);
+    ask("/token", form, with(65)).await.refused(400, "invalid_request");
     ask("/token", form, format!("{good}&x={}", "y".repeat(65_536))).await.refused(413, "invalid_request");
     assert_eq!(app.get("/token?grant_type=client_credentials").await.status, 405);
     // A secret in the address proves nothing.
