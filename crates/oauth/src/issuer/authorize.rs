@@ -56,7 +56,12 @@ pub struct AuthorizationRequest {
 impl AuthorizationRequest {
     /// Reads a query, or the body of a POST.
     pub fn parse(encoded: &[u8]) -> Result<Self, OAuthError> {
-        Form::parse(encoded).map(|form| Self { form })
+        let form = Form::read(encoded)?;
+        if form.is_once("client_id") && form.is_once("redirect_uri") {
+            Ok(Self { form })
+        } else {
+            Err(OAuthError::invalid_request("client_id or redirect_uri is there twice"))
+        }
     }
 
     /// Who asks.
@@ -71,11 +76,12 @@ impl AuthorizationRequest {
 
     /// The client's own, to be handed back whatever the answer.
     pub fn state(&self) -> Option<&str> {
-        self.form.get("state").filter(|state| state.len() <= MAX_STATE)
+        self.form.get("state").filter(|state| state.len() <= MAX_STATE && self.form.is_once("state"))
     }
 
     /// Everything that is told to the client if it is wrong, in the order in which it is checked.
     pub fn ask(&self) -> Result<Ask, OAuthError> {
+        self.form.check_once()?;
         self.check_state()?;
         self.check_no_request_object()?;
         self.check_response_type()?;

@@ -335,6 +335,7 @@ async fn nobody_is_sent_where_the_client_did_not_say() {
         (good.replace("response_type=code", "response_type=token"), "unsupported_response_type"),
         (good.replace("scope=read", "scope=everything"), "invalid_scope"),
         (format!("{good}&resource=https%3A%2F%2Felsewhere.example"), "invalid_target"),
+        (format!("{good}&scope=read"), "invalid_request"),
     ] {
         let answer = Browser::default().get(&app, &format!("/authorize?{bad}")).await;
         assert_eq!(answer_of(&answer)["error"], error, "{bad}");
