@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokenkeep_core::{
-    Client, Interaction, InteractionId,
+    Client, ClientOrigin, Interaction, InteractionId,
     interaction::{INTERACTION_LIFE, InteractionStage},
     ports::{Expect, Put},
     time::after,
@@ -15,6 +15,7 @@ use tokenkeep_oauth::{
         authorize::{Ask, AuthorizationRequest, build_error},
         client::GrantType,
         error::OAuthError,
+        redirect_uri::{RedirectKind, RedirectUri},
         resource::Resource,
         scope::ScopeSet,
     },
@@ -35,6 +36,13 @@ pub enum Authorization {
     Elsewhere(Url),
     /// Back to the client, with an error.
     Answer(Secret),
+    /// The same, where nobody vouches for the place: its user says whether to go there.
+    Offer {
+        /// Where that is.
+        answer: Secret,
+        /// What the client would be told.
+        error: OAuthError,
+    },
 }
 
 /// Why a browser that a client sent goes nowhere.
@@ -66,7 +74,11 @@ impl Issuer {
             Ok(asked) => Ok(self.ask(&client, redirect_uri, request.state(), asked).await?),
             Err(error) => {
                 let answer = build_error(&redirect_uri, &error, request.state(), self.settings.url.as_str());
-                Ok(Authorization::Answer(answer))
+                if may_be_sent_to(&client, &redirect_uri) {
+                    Ok(Authorization::Answer(answer))
+                } else {
+                    Ok(Authorization::Offer { answer, error })
+                }
             }
         }
     }
@@ -141,6 +153,13 @@ fn admitted_redirect_uri(client: &Client, request: &AuthorizationRequest) -> Res
         (None, [only]) => Ok(only.as_str().to_owned()),
         (None, _) => Err(OAuthError::invalid_request("redirect_uri is missing, and it is not the only one")),
     }
+}
+
+/// Whether a browser is sent there although its user did nothing yet. Anybody can register, or publish, an address to
+/// have people sent to (RFC 9700 4.11.2); what listens on the user's own machine is nobody else's.
+fn may_be_sent_to(client: &Client, redirect_uri: &str) -> bool {
+    let is_operators = matches!(client.origin, ClientOrigin::Api | ClientOrigin::Config);
+    is_operators || RedirectUri::register(redirect_uri).is_ok_and(|uri| uri.kind() == RedirectKind::Loopback)
 }
 
 fn check_grant_type(client: &Client) -> Result<(), OAuthError> {

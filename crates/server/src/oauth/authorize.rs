@@ -1,20 +1,30 @@
 //! `/authorize`: where applications send their users (RFC 6749 4.1.1). Who asks, and for what, is checked before anything
 //! is shown; the page itself stands at an address of its own, so that loading it again starts nothing anew.
 
+use askama::Template;
 use axum::{
     extract::{Request, State},
     response::Response,
 };
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
 use tokenkeep_core::InteractionId;
 use tokenkeep_engine::{
     Error,
     issuer::{Authorization, AuthorizeRefused, Issuer},
 };
+use tokenkeep_oauth::{
+    Secret,
+    issuer::{error::OAuthError, redirect_uri::shown_host},
+};
 
 use super::{issuing::Issuing, sorry::Sorry};
-use crate::{AppState, body, pages::see_other, peer::Peer, problem::Problem};
+use crate::{
+    AppState, body,
+    pages::{FormAction, Nonce, page, see_other},
+    peer::Peer,
+    problem::Problem,
+};
 
 /// The request in the query.
 pub(crate) async fn query(State(state): State<AppState>, issuing: Issuing, request: Request) -> Response {
@@ -53,9 +63,27 @@ async fn begin(
         Ok(Authorization::Ask(id)) => leave(&page_of(issuer, id)),
         Ok(Authorization::Elsewhere(url)) => leave(url.as_str()),
         Ok(Authorization::Answer(answer)) => leave(answer.expose_secret()),
+        Ok(Authorization::Offer { answer, error }) => Ok(offered(state, &answer, &error)),
         Err(AuthorizeRefused::Page(error)) => Err(Sorry::client(&error)),
         Err(AuthorizeRefused::Failed(error)) => Err(error.into()),
     }
+}
+
+/// Says why nothing comes of it, and lets the user go on to whoever sent them, with that answer.
+fn offered(state: &AppState, answer: &Secret, error: &OAuthError) -> Response {
+    let nonce = Nonce::fresh(state.entropy());
+    let (host, answer) = (shown_host(answer.expose_secret()), answer.expose_secret());
+    let template = OfferedTemplate { nonce: &nonce, host: &host, answer, detail: &error.description };
+    page(StatusCode::BAD_REQUEST, &template, &nonce, FormAction::None)
+}
+
+#[derive(Debug, Template)]
+#[template(path = "offered.html")]
+struct OfferedTemplate<'a> {
+    nonce: &'a Nonce,
+    host: &'a str,
+    answer: &'a str,
+    detail: &'a str,
 }
 
 /// Where the page of an interaction is.

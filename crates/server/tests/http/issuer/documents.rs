@@ -193,6 +193,16 @@ async fn a_document_may_take_five_seconds() {
 }
 
 #[tokio::test]
+async fn an_error_leads_to_whom_published_itself_by_a_link_only() {
+    let (app, site) = stage(with_site).await;
+    let url = site.url(DOCUMENT);
+    site.publish(DOCUMENT, "max-age=600", &document(&url, &json!({})));
+    let page = app.get(&format!("/authorize?{}&prompt=none", request_of(&url, CALLBACK))).await;
+    check_page(&page, 400);
+    assert!(page.text().contains("Go on to web.example"), "{}", page.text());
+}
+
+#[tokio::test]
 async fn an_address_in_a_private_network_is_refused_for_good_and_never_asked() {
     let (app, site) = stage(|_, _| {}).await;
     let url = site.url(DOCUMENT);

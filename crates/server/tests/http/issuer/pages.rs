@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::Request;
+use serde_json::json;
 use tokenkeep_core::Role;
 use tokenkeep_engine::issuer::{ConfigClient, IssuerSettings, ProtectedResource, Upstream};
 use tokenkeep_oauth::{
@@ -18,7 +19,7 @@ use tokenkeep_server::{Protected, Settings as HttpSettings};
 
 use super::{CALLBACK, ISSUER, posted};
 use crate::{
-    app::{Answered, Ground, TestApp},
+    app::{Answered, Ground, TestApp, json_request},
     browser::{Browser, consent, csrf_of},
 };
 
@@ -339,6 +340,50 @@ async fn nobody_is_sent_where_the_client_did_not_say() {
     ] {
         let answer = Browser::default().get(&app, &format!("/authorize?{bad}")).await;
         assert_eq!(answer_of(&answer)["error"], error, "{bad}");
+    }
+    // Which of the two its client would believe, nobody knows.
+    let twice = Browser::default().get(&app, &format!("/authorize?{good}&state=another")).await;
+    assert_eq!(twice.status, 303, "{twice:?}");
+    let location = twice.header("location").unwrap();
+    assert!(location.starts_with(&format!("{CALLBACK}?error=invalid_request")), "{location}");
+    assert!(!location.contains("state="), "{location}");
+}
+
+/// RFC 9700 4.11.2: whoever registers itself would have this server send people anywhere.
+#[tokio::test]
+async fn an_error_leads_to_whom_nobody_vouches_for_by_a_link_only() {
+    let app = app().await;
+    let register = async |uri: &str| {
+        let body = json!({"redirect_uris": [uri], "token_endpoint_auth_method": "none"});
+        let made = app.send(json_request(Request::post("/register"), &body)).await;
+        made.json()["client_id"].as_str().unwrap().to_owned()
+    };
+    let evil = "https://evil.example/login?a=b";
+    let stranger = register(evil).await;
+    let request = request_of(&stranger, evil);
+    for (bad, error) in [
+        (format!("{request}&prompt=none"), "interaction_required"),
+        (request.replace("S256", "plain"), "invalid_request"),
+        (request.replace("scope=read", "scope=everything"), "invalid_scope"),
+    ] {
+        let page = Browser::default().get(&app, &format!("/authorize?{bad}")).await;
+        check_page(&page, 400);
+        let text = page.text();
+        assert!(text.contains("<strong>evil.example</strong>"), "{text}");
+        let link = text.split_once("href=\"").unwrap().1.split_once('"').unwrap().0.replace("&#38;", "&");
+        let answer: url::Url = link.parse().unwrap();
+        assert!(link.starts_with(&format!("{evil}&")), "{link}");
+        let all: BTreeMap<_, _> = answer.query_pairs().collect();
+        assert_eq!((&*all["error"], &*all["state"], &*all["iss"]), (error, "s t&a=te", ISSUER));
+    }
+
+    let native = "http://127.0.0.1/cb";
+    let local = register(native).await;
+    for (client, redirect_uri) in [(&*local, "http://127.0.0.1:51004/cb"), ("web", CALLBACK)] {
+        let bad = format!("/authorize?{}&prompt=none", request_of(client, redirect_uri));
+        let sent = Browser::default().get(&app, &bad).await;
+        assert_eq!(sent.status, 303, "{sent:?}");
+        assert!(sent.header("location").unwrap().starts_with(&format!("{redirect_uri}?error=interaction_required")));
     }
 }
 
