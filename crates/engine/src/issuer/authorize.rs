@@ -150,6 +150,10 @@ fn admitted_redirect_uri(client: &Client, request: &AuthorizationRequest) -> Res
     match (request.redirect_uri(), client.metadata.redirect_uris.as_slice()) {
         (Some(uri), _) if client.metadata.admits(uri).is_some() => Ok(uri.to_owned()),
         (Some(_), _) => Err(OAuthError::invalid_request("redirect_uri is none that this client registered")),
+        // Which port the program listens at, it alone knows.
+        (None, [only]) if only.kind() == RedirectKind::Loopback && only.portless() == *only => {
+            Err(OAuthError::invalid_request("redirect_uri is missing, and with it the port on this machine"))
+        }
         (None, [only]) => Ok(only.as_str().to_owned()),
         (None, _) => Err(OAuthError::invalid_request("redirect_uri is missing, and it is not the only one")),
     }

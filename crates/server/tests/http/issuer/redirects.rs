@@ -95,6 +95,19 @@ async fn what_was_registered_matches_exactly_and_on_this_machine_at_any_port() {
 }
 
 #[tokio::test]
+async fn redirect_uri_may_be_left_out_where_there_is_one_place_and_no_port_to_know() {
+    let app = app().await;
+    for (client, redirect_uri, status) in
+        [("web", CALLBACK, 303), ("scheme", "com.example.app:/cb", 303), ("loopback", "http://127.0.0.1/cb", 400)]
+    {
+        let named: String = form_urlencoded::byte_serialize(redirect_uri.as_bytes()).collect();
+        let without = request_of(client, redirect_uri).replace(&format!("&redirect_uri={named}"), "");
+        assert!(!without.contains("redirect_uri"), "{without}");
+        assert_eq!(asked(&app, &without).await, status, "{client}");
+    }
+}
+
+#[tokio::test]
 async fn a_resource_has_one_name_with_and_without_its_slash() {
     let root = |told: &mut tokenkeep_engine::issuer::IssuerSettings| {
         told.resources = vec![super::resource("https://h.example", "read"), super::resource(NOTES, "read")];
