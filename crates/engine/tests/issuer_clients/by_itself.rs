@@ -21,7 +21,7 @@ const CONFIDENTIAL: &str = r#"{"redirect_uris":["https://app.example.com/callbac
     "grant_types":["authorization_code","refresh_token"],"token_endpoint_auth_method":"client_secret_post"}"#;
 
 async fn register(test: &TestIssuer, body: &str) -> Result<Registered, Refused> {
-    test.issuer().register(body.as_bytes(), None).await
+    test.issuer().register(body.as_bytes(), None, || Ok(())).await
 }
 
 fn json(registered: &Registered) -> serde_json::Value {
@@ -58,7 +58,7 @@ async fn a_public_client_is_what_it_says_of_itself() {
     }
     // Elsewhere, too, and without a word over a bus.
     let elsewhere = test.world.engine(2, None).await;
-    let there = elsewhere.issuer().unwrap().register(PUBLIC.as_bytes(), None).await.unwrap();
+    let there = elsewhere.issuer().unwrap().register(PUBLIC.as_bytes(), None, || Ok(())).await.unwrap();
     assert_eq!(there.client.id, first.client.id);
     assert!(knows(&test, &first).await);
     let token = format!("reg-{}", "x".repeat(43)).into();
@@ -171,10 +171,11 @@ async fn nobody_vouches_for_a_client_that_registered_itself() {
     let with_token = IssuerSettings { registration: Registration::Token("sesame".into()), ..settings() };
     let test = TestIssuer::with(with_token).await;
     for (token, code) in [(None, "invalid_token"), (Some("wrong"), "invalid_token"), (Some(""), "invalid_token")] {
-        let refused = test.issuer().register(own.as_bytes(), token.map(Secret::from).as_ref()).await.unwrap_err();
+        let refused =
+            test.issuer().register(own.as_bytes(), token.map(Secret::from).as_ref(), || Ok(())).await.unwrap_err();
         assert_eq!(code_of(&refused), code);
     }
-    assert!(test.issuer().register(own.as_bytes(), Some(&"sesame".into())).await.is_ok());
+    assert!(test.issuer().register(own.as_bytes(), Some(&"sesame".into()), || Ok(())).await.is_ok());
 
     let off = IssuerSettings { registration: Registration::Off, ..settings() };
     let refused = register(&TestIssuer::with(off).await, PUBLIC).await.unwrap_err();

@@ -213,7 +213,7 @@ async fn keys_are_not_fetched_from_where_documents_are_not() {
     let signer = signer();
     site.publish("/jwks.json", "max-age=600", &json!({"keys": [signer.jwk]}).to_string());
     let body = serde_json::to_vec(&metadata).unwrap();
-    let client = issuer.register(&body, None).await.unwrap().client;
+    let client = issuer.register(&body, None, || Ok(())).await.unwrap().client;
     let refused = issuer.authenticate(signer.assertion(&test, client.id.as_str(), "1")).await.unwrap_err();
     assert_eq!((code_of(&refused).as_str(), site.asked()), ("invalid_client", 0));
 }

@@ -52,7 +52,7 @@ async fn what_was_proven_with_a_former_secret_counts_no_more() {
     let quickly = |secret: &Secret| issuer.authenticated("file", secret, AuthMethod::ClientSecretPost).is_some();
     let register = async |of: &IssuerSettings| {
         let Registration::Token(token) = &of.registration else { panic!("there is a token") };
-        issuer.register(&serde_json::to_vec(&metadata(AuthMethod::None)).unwrap(), Some(token)).await
+        issuer.register(&serde_json::to_vec(&metadata(AuthMethod::None)).unwrap(), Some(token), || Ok(())).await
     };
 
     let client = issuer.authenticate(post(&old).1).await.unwrap();

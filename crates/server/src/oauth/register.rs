@@ -1,6 +1,6 @@
 //! `/register` (RFC 7591) and `/register/{client_id}` (RFC 7592).
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
@@ -9,8 +9,11 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
-use tokenkeep_core::time::between;
-use tokenkeep_engine::issuer::{ManagementRefused, Refused, Registered};
+use tokenkeep_core::Boot;
+use tokenkeep_engine::{
+    Error,
+    issuer::{ManagementRefused, Refused, Registered},
+};
 use tokenkeep_oauth::{Secret, issuer::error::OAuthError};
 use zeroize::Zeroizing;
 
@@ -24,24 +27,21 @@ use crate::{AppState, body, peer::Peer};
 /// The largest registration that is read, in bytes.
 const MAX_BODY: usize = 16 * 1024;
 
-/// A client as young as this is one that came to be just now.
-const NEW: Duration = Duration::from_secs(1);
-
 pub(crate) async fn register(
     State(state): State<AppState>,
     issuing: Issuing,
     request: Request,
 ) -> Result<Response, Failure> {
     let from = issuing.origin_of(request.headers(), Peer::of(request.extensions()));
-    let place = Place::of(&issuing, from);
-    place.check(&issuing, &state).map_err(Failure::too_many)?;
+    let now = || state.clock().now().boot;
+    held_back(&issuing, from, now())?;
     let (headers, body) = read(&state, request).await?;
     let token = presented(&headers)?;
-    let registered = issuing.issuer.register(&body, token.as_ref()).await.map_err(|why| match why {
+    let may_be_new = || new_client(&issuing, from, now());
+    let registered = issuing.issuer.register(&body, token.as_ref(), may_be_new).await.map_err(|why| match why {
         Refused::Protocol(error) if error.code.as_str() == "invalid_token" => refused(error, token.as_ref()),
         why => why.into(),
     })?;
-    place.count(&issuing, &state, &registered);
     Ok(told(StatusCode::CREATED, &registered))
 }
 
@@ -101,27 +101,22 @@ fn failure(why: ManagementRefused, token: Option<&Secret>) -> Failure {
     }
 }
 
-/// Where a registration comes from, and how many more may.
-struct Place(u64);
+/// Counts a registration, or a change of one, and holds it back where there are too many of that network.
+fn held_back(issuing: &Issuing, from: Option<IpAddr>, now: Boot) -> Result<(), Failure> {
+    let ceiling = &issuing.ceilings.registrations;
+    let name = ceiling.name(&from);
+    ceiling.check(name, now).map_err(Failure::too_many)?;
+    ceiling.count(name, now);
+    Ok(())
+}
 
-impl Place {
-    fn of(issuing: &Issuing, from: Option<IpAddr>) -> Self {
-        Self(issuing.ceilings.new_clients.name(&from))
-    }
-
-    fn check(&self, issuing: &Issuing, state: &AppState) -> Result<(), Duration> {
-        let (now, ceilings) = (state.clock().now().boot, &issuing.ceilings);
-        ceilings.new_clients.check(self.0, now)?;
-        ceilings.registrations.check(self.0, now)?;
-        ceilings.registrations.count(self.0, now);
-        Ok(())
-    }
-
-    /// Programs that register at every start mostly are known already, and leave nothing behind.
-    fn count(&self, issuing: &Issuing, state: &AppState, registered: &Registered) {
-        let now = state.clock().now();
-        if between(registered.client.created_at, now.wall) < NEW {
-            issuing.ceilings.new_clients.count(self.0, now.boot);
-        }
-    }
+/// The same for a client that would be a new one. Programs that register at every start mostly are known already, and
+/// leave nothing behind.
+fn new_client(issuing: &Issuing, from: Option<IpAddr>, now: Boot) -> Result<(), Error> {
+    let ceiling = &issuing.ceilings.new_clients;
+    let name = ceiling.name(&from);
+    let too_many = |retry_after| Error::TooMany { what: "too many clients register in your network", retry_after };
+    ceiling.check(name, now).map_err(too_many)?;
+    ceiling.count(name, now);
+    Ok(())
 }

@@ -83,13 +83,22 @@ impl Registered {
 }
 
 impl Issuer {
-    /// Registers the client that `body` describes. `initial_access_token`: what the request came with, if anything.
-    pub async fn register(&self, body: &[u8], initial_access_token: Option<&Secret>) -> Result<Registered, Refused> {
+    /// Registers the client that `body` describes. `initial_access_token`: what the request came with, if anything;
+    /// `may_be_new`: asked before a client comes to be that was not there.
+    pub async fn register(
+        &self,
+        body: &[u8],
+        initial_access_token: Option<&Secret>,
+        may_be_new: impl Fn() -> Result<(), Error>,
+    ) -> Result<Registered, Refused> {
         self.check_may_register(initial_access_token)?;
         let metadata = self.registrable(body)?;
         let registered = match metadata.token_endpoint_auth_method {
-            AuthMethod::None => self.register_public(metadata).await?,
-            _ => self.register_confidential(metadata).await?,
+            AuthMethod::None => self.register_public(metadata, may_be_new).await?,
+            _ => {
+                may_be_new()?;
+                self.register_confidential(metadata).await?
+            }
         };
         Ok(registered)
     }
@@ -119,7 +128,11 @@ impl Issuer {
         Ok(metadata)
     }
 
-    async fn register_public(&self, said: ClientMetadata) -> Result<Registered, Error> {
+    async fn register_public(
+        &self,
+        said: ClientMetadata,
+        may_be_new: impl Fn() -> Result<(), Error>,
+    ) -> Result<Registered, Error> {
         let mut metadata = said.clone();
         // Programs on the user's machine listen at another port each time, and it makes no difference.
         metadata.redirect_uris = said.redirect_uris.iter().map(RedirectUri::portless).collect();
@@ -136,6 +149,7 @@ impl Issuer {
                 },
                 None => {
                     if !has_slot {
+                        may_be_new()?;
                         self.registration_slot().await?;
                         has_slot = true;
                     }

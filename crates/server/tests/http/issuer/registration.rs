@@ -154,6 +154,7 @@ async fn the_rate_ceiling_is_for_one_network_and_spares_who_is_known() {
     let late = from("2001:db8:0:1::3", &confidential()).await;
     late.refused(429, "temporarily_unavailable");
     assert!(late.header("retry-after").unwrap().parse::<u64>().unwrap() > 0);
+    assert_eq!(from(company, &public()).await.status, 201, "it is known");
     assert_eq!(from("2001:db8:0:2::1", &confidential()).await.status, 201, "another network");
     app.app.clock.advance(Duration::from_mins(10));
     assert_eq!(from(company, &confidential()).await.status, 201);
