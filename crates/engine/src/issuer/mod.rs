@@ -158,9 +158,10 @@ impl Issuer {
         self.heard(&Event::SigningKeysChanged);
     }
 
-    /// A client was changed or removed: nobody goes by what they know of it, or of its tokens.
+    /// A client was changed or removed: nobody goes by what they know of it, or of its tokens. Those of others stay:
+    /// whoever registers itself may change itself as it likes.
     fn client_changed(&self, id: &ClientId) {
         self.clients.forget(id);
-        self.verified.forget_all();
+        self.verified.doubt_client(id, self.shared.now().boot);
     }
 }

@@ -1,6 +1,7 @@
 //! Whether an access token counts. What was verified once is remembered by its hash, until it is dead or taken back.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
     fmt,
     sync::{
@@ -67,17 +68,18 @@ pub(super) struct Verified {
 /// What was taken back lately, wholly or in part: what was verified before that does not count.
 #[derive(Default)]
 struct Doubts {
-    since: RwLock<HashMap<Origin, Boot>>,
+    since: RwLock<HashMap<Origin<'static>, Boot>>,
     /// When the last one came, in nanoseconds of the boot clock: who was verified later need not look.
     last: AtomicU64,
 }
 
 /// What can be taken back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Origin {
+enum Origin<'a> {
+    Client(Cow<'a, str>),
     Grant(GrantId),
     /// A token without a grant, by its `jti`.
-    Token(String),
+    Token(Cow<'a, str>),
 }
 
 /// More than this within a minute, and everything is verified anew.
@@ -85,7 +87,7 @@ const MAX_DOUBTS: usize = 100_000;
 
 impl Doubts {
     /// `forget_all` is called where there are too many: before they go, so that none is ever without effect.
-    fn add(&self, origin: Origin, now: Boot, forget_all: impl FnOnce()) {
+    fn add(&self, origin: Origin<'static>, now: Boot, forget_all: impl FnOnce()) {
         let mut since = self.since.write().unwrap_or_else(PoisonError::into_inner);
         if since.len() >= MAX_DOUBTS {
             forget_all();
@@ -103,9 +105,11 @@ impl Doubts {
         if nanos(seen) > self.last.load(SeqCst) {
             return false;
         }
-        let origin = token.grant.map_or_else(|| Origin::Token(token.claims.jti.clone()), Origin::Grant);
+        let alone = || Origin::Token(Cow::Borrowed(&token.claims.jti));
+        let origins = [token.grant.map_or_else(alone, Origin::Grant), Origin::Client((&token.claims.client_id).into())];
         let since = self.since.read().unwrap_or_else(PoisonError::into_inner);
-        since.get(&origin).is_some_and(|at| seen <= *at)
+        let since: &HashMap<Origin<'_>, Boot> = &since;
+        origins.iter().filter_map(|origin| since.get(origin)).any(|at| seen <= *at)
     }
 }
 
@@ -124,6 +128,11 @@ impl Verified {
         Self { tokens: Remembered::new(TOKENS, lease), doubts: Doubts::default() }
     }
 
+    /// A client was changed or removed, or what it has was taken back.
+    pub(super) fn doubt_client(&self, id: &ClientId, now: Boot) {
+        self.doubt(Origin::Client(id.to_string().into()), now);
+    }
+
     /// Something of that grant was taken back: all of its tokens are verified anew.
     pub(super) fn doubt_grant(&self, id: GrantId, now: Boot) {
         self.doubt(Origin::Grant(id), now);
@@ -131,14 +140,14 @@ impl Verified {
 
     /// A token without a grant was taken back.
     pub(super) fn doubt_token(&self, jti: &str, now: Boot) {
-        self.doubt(Origin::Token(jti.to_owned()), now);
+        self.doubt(Origin::Token(jti.to_owned().into()), now);
     }
 
     pub(super) fn forget_all(&self) {
         self.tokens.forget_all();
     }
 
-    fn doubt(&self, origin: Origin, now: Boot) {
+    fn doubt(&self, origin: Origin<'static>, now: Boot) {
         // An answer that is on its way was asked for before, so it is doubted, too.
         self.doubts.add(origin, now, || self.tokens.forget_all());
     }
@@ -291,15 +300,28 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_changes_puts_its_own_tokens_in_doubt() {
+        let (doubts, now) = (Doubts::default(), Boot::default());
+        let token = |client: &str| {
+            let mut token = token("1");
+            token.claims.client_id = client.to_owned();
+            token.grant = Some(GrantId(tokenkeep_core::id::Ulid(1)));
+            token
+        };
+        doubts.add(Origin::Client("backend".into()), now, || panic!("there is room"));
+        assert!(doubts.shake(&token("backend"), now) && !doubts.shake(&token("other"), now));
+    }
+
+    #[test]
     fn too_many_doubts_are_dropped_only_after_everything_was_forgotten() {
         let doubts = Doubts::default();
         let now = Boot::default();
         for n in 0..MAX_DOUBTS {
-            doubts.add(Origin::Token(n.to_string()), now, || panic!("there is room for {n}"));
+            doubts.add(Origin::Token(n.to_string().into()), now, || panic!("there is room for {n}"));
         }
         assert!(doubts.shake(&token("0"), now) && !doubts.shake(&token("other"), now));
         let mut forgotten = false;
-        doubts.add(Origin::Token("other".to_owned()), now, || {
+        doubts.add(Origin::Token("other".into()), now, || {
             assert!(doubts.since.try_read().is_err(), "nobody looks in between");
             forgotten = true;
         });

@@ -19,7 +19,7 @@ pub(crate) struct Ceilings {
     pub(crate) guesses: Ceiling,
     /// The same by network, whoever they say to be: names cost nothing.
     pub(crate) guessers: Ceiling,
-    /// Registrations by network. A whole company may be behind one address.
+    /// Registrations, and changes of them, by network. A whole company may be behind one address.
     pub(crate) registrations: Ceiling,
     /// Those of them that left a new client behind: fewer than all networks together may, so that none uses up what
     /// there is for all.

@@ -57,13 +57,22 @@ pub(crate) async fn put(
     path: Named,
     request: Request,
 ) -> Result<Response, Failure> {
+    let from = issuing.origin_of(request.headers(), Peer::of(request.extensions()));
+    held_back(&issuing, from, state.clock().now().boot)?;
     let (headers, body) = read(&state, request).await?;
     let token = presented(&headers)?;
     let registered = issuing.issuer.update_registration(&id(path), &brought(token.as_ref()), &body).await;
     Ok(told(StatusCode::OK, &registered.map_err(|why| failure(why, token.as_ref()))?))
 }
 
-pub(crate) async fn delete(issuing: Issuing, path: Named, request: Request) -> Result<StatusCode, Failure> {
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    issuing: Issuing,
+    path: Named,
+    request: Request,
+) -> Result<StatusCode, Failure> {
+    let from = issuing.origin_of(request.headers(), Peer::of(request.extensions()));
+    held_back(&issuing, from, state.clock().now().boot)?;
     let token = presented(request.headers())?;
     let deleted = issuing.issuer.delete_registration(&id(path), &brought(token.as_ref())).await;
     deleted.map_err(|why| failure(why, token.as_ref()))?;

@@ -161,6 +161,47 @@ async fn the_rate_ceiling_is_for_one_network_and_spares_who_is_known() {
 }
 
 #[tokio::test]
+async fn who_changes_itself_makes_nobody_elses_tokens_be_asked_for_anew() {
+    let app = IssuerApp::start().await;
+    let made = register(&app, &confidential()).await.json();
+    let (id, token) = (made["client_id"].as_str().unwrap(), made["registration_access_token"].as_str().unwrap());
+    let (mine, others) =
+        (app.redeem(&app.allow("native", "read").await).await.json(), app.machine_token("backend").await);
+    let mine = mine["access_token"].as_str().unwrap();
+    for access in [mine, &others] {
+        assert_eq!(app.verified("", access).await.status, 200);
+    }
+    assert_eq!(manage(&app, "PUT", id, Some(token), Some(&confidential())).await.status, 200);
+    assert_eq!(manage(&app, "DELETE", id, Some(token), None).await.status, 204);
+    app.app.break_store(true);
+    for access in [mine, &others] {
+        assert_eq!(app.verified("", access).await.status, 200, "it is remembered");
+    }
+}
+
+#[tokio::test]
+async fn whoever_changes_registrations_too_often_waits_and_nobody_else_does() {
+    let app = IssuerApp::start().await;
+    let made = register(&app, &confidential()).await.json();
+    let (id, token) = (made["client_id"].as_str().unwrap(), made["registration_access_token"].as_str().unwrap());
+    let from = async |peer: &str, method: &str| {
+        let request = Request::builder().method(method).uri(format!("/register/{id}"));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        app.app.send_from(peer, json_request(request, &confidential())).await
+    };
+    for _ in 0..600 {
+        assert_eq!(from("192.0.2.1", "PUT").await.status, 200);
+    }
+    for method in ["PUT", "DELETE"] {
+        let late = from("192.0.2.1", method).await;
+        late.refused(429, "temporarily_unavailable");
+        assert_eq!(late.header("retry-after"), Some("60"));
+    }
+    assert_eq!(from("192.0.2.2", "PUT").await.status, 200, "another network");
+    assert_eq!(from("192.0.2.2", "DELETE").await.status, 204);
+}
+
+#[tokio::test]
 async fn unused_clients_are_forgotten_and_used_ones_live_on() {
     let app = IssuerApp::start().await;
     let id_of = async |name: &str| {
