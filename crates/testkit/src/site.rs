@@ -84,7 +84,12 @@ impl Site {
 
     /// Waits for a request.
     pub async fn is_asked(&self) {
-        while self.asked.load(SeqCst) == 0 {
+        self.is_asked_for(1).await;
+    }
+
+    /// Waits for so many.
+    pub async fn is_asked_for(&self, count: usize) {
+        while self.asked.load(SeqCst) < count {
             tokio::task::yield_now().await;
         }
     }

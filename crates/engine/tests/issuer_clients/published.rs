@@ -152,6 +152,76 @@ async fn nobody_makes_this_server_knock_at_its_own_doors() {
     assert_eq!(site.asked(), 0);
 }
 
+/// Whoever names addresses where nothing is does not keep out others, and not for long who published something there.
+#[tokio::test]
+async fn where_too_much_fails_nothing_is_fetched_and_what_was_still_counts() {
+    let hosts = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let (test, site) = with_site(IssuerSettings { document_hosts: hosts.into(), ..settings() }).await;
+    let url = site.url("/client.json");
+    site.publish("/client.json", "max-age=60", &document(&url, &json!({})));
+    authenticate(&test, &url).await.unwrap();
+    test.advance(Duration::from_secs(60));
+    // It has no certificate under that name.
+    let elsewhere = |n: usize| site.url(&format!("/{n}.json")).replace("localhost", "127.0.0.1");
+    for n in 0..70 {
+        assert_eq!(code_of(&authenticate(&test, &elsewhere(n)).await.unwrap_err()), "temporarily_unavailable");
+    }
+    for n in 0..59 {
+        let nothing = authenticate(&test, &site.url(&format!("/{n}.json"))).await.unwrap_err();
+        assert_eq!(code_of(&nothing), "invalid_client", "another host's failures are its own");
+    }
+    site.answer_with("/client.json", "503 Service Unavailable", "", "");
+    assert_eq!(code_of(&authenticate(&test, &url).await.unwrap_err()), "temporarily_unavailable");
+    assert_eq!(site.asked(), 61);
+
+    assert_eq!(authenticate(&test, &url).await.unwrap().metadata.client_name.as_deref(), Some("App"));
+    let nothing = authenticate(&test, &site.url("/0.json")).await.unwrap_err();
+    assert_eq!((code_of(&nothing).as_str(), site.asked()), ("temporarily_unavailable", 0));
+    test.advance(Duration::from_secs(60));
+    site.publish("/client.json", "max-age=60", &document(&url, &json!({"client_name": "New"})));
+    assert_eq!(authenticate(&test, &url).await.unwrap().metadata.client_name.as_deref(), Some("New"));
+}
+
+/// One that answers slowly has a part of the room.
+#[tokio::test]
+async fn a_host_that_answers_slowly_leaves_room_for_others() {
+    let hosts = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let (test, site) = with_site(IssuerSettings { document_hosts: hosts.into(), ..settings() }).await;
+    let closed = site.gate.write().await;
+    let ask = |url: String| {
+        let issuer = test.issuer().clone();
+        tokio::spawn(async move { issuer.authenticate(Credential::Public { client_id: url }).await.map(drop) })
+    };
+    let waiting: Vec<_> = (0..16).map(|n| ask(site.url(&format!("/{n}.json")))).collect();
+    site.is_asked_for(16).await;
+    let late = tokio::select! {
+        late = ask(site.url("/late.json")) => late.unwrap().unwrap_err(),
+        () = site.is_asked_for(17) => panic!("it takes all the room there is"),
+    };
+    assert_eq!(code_of(&late), "temporarily_unavailable");
+    let knock = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = knock.local_addr().unwrap().port();
+    let other = ask(format!("https://127.0.0.1:{port}/client.json"));
+    knock.accept().await.unwrap();
+    other.abort();
+    drop(closed);
+    for one in waiting {
+        assert_eq!(code_of(&one.await.unwrap().unwrap_err()), "invalid_client");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_may_not_be_asked_uses_up_no_room() {
+    let (test, site) = stage().await;
+    for n in 0..400 {
+        let refused = authenticate(&test, &format!("https://10.0.0.1/{n}.json")).await.unwrap_err();
+        assert_eq!(code_of(&refused), "invalid_client", "{n}");
+    }
+    let url = site.url("/client.json");
+    site.publish("/client.json", "max-age=600", &document(&url, &json!({})));
+    authenticate(&test, &url).await.unwrap();
+}
+
 struct Signer {
     pkcs8: zeroize::Zeroizing<Vec<u8>>,
     jwk: Value,

@@ -43,7 +43,7 @@ impl Issuer {
         if let Some(client) = self.published.documents.kept(&url, now.boot) {
             return Ok(Some(client));
         }
-        let what = What { url: &url, peers: self.peers(&url), max_len: MAX_DOCUMENT };
+        let what = What { url: &url, peers: self.peers(&url), max_len: MAX_DOCUMENT, or_stale: true };
         let of = id.clone();
         let read = move |body: &[u8]| {
             let mut metadata = parse_client_document(of.as_str(), body).map_err(|error| error.description)?;
@@ -66,7 +66,7 @@ impl Issuer {
             (Some(keys), _) => Ok(Arc::new(keys.clone())),
             (None, Some(url)) => match self.published.keys.kept(url, self.shared.now().boot) {
                 Some(keys) => Ok(keys),
-                None => self.fetch_keys(url).await,
+                None => self.fetch_keys(url, true).await,
             },
             (None, None) => Err(OAuthError::invalid_client("this client has no keys").into()),
         }
@@ -77,12 +77,12 @@ impl Issuer {
         let (None, Some(url)) = (&client.metadata.jwks, &client.metadata.jwks_uri) else { return Ok(None) };
         match self.published.keys.age(url, self.shared.now().boot) {
             Some(age) if age < KEYS_ARE_OLD => Ok(None),
-            _ => self.fetch_keys(url).await.map(Some),
+            _ => self.fetch_keys(url, false).await.map(Some),
         }
     }
 
-    async fn fetch_keys(&self, url: &Url) -> Result<Arc<JwkSet>, Refused> {
-        let what = What { url, peers: self.peers(url), max_len: jwks::MAX_LEN };
+    async fn fetch_keys(&self, url: &Url, or_stale: bool) -> Result<Arc<JwkSet>, Refused> {
+        let what = What { url, peers: self.peers(url), max_len: jwks::MAX_LEN, or_stale };
         let read = |body: &[u8]| parse_jwks(body).map_err(|error| error.to_string().into());
         self.published.keys.fetch(&self.shared, what, read).await.map_err(|failure| match failure {
             Failure::Useless(problem) => OAuthError::invalid_client(format!("the client's jwks_uri: {problem}")).into(),

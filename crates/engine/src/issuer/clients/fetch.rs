@@ -2,7 +2,8 @@
 //!
 //! Whoever names an address here makes this server knock at it. So it is a public one (or a host that the operator
 //! allows), reached by https; no redirect is followed; little is read, and not for long; only so many fetches go on at
-//! once, and only so many fail within a minute. What was fetched is kept as long as its publisher says, within bounds.
+//! once, and only so many fail within a minute: fewer at one host than in all, so that nobody uses up the room of
+//! others. What was fetched is kept as long as its publisher says, within bounds.
 
 use std::{
     borrow::Cow,
@@ -30,9 +31,9 @@ use crate::shared::{FetchError, Shared};
 /// How long one fetch may take, from name lookup to the last byte.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So many fetches go on at once.
-const AT_ONCE: usize = 64;
+const AT_ONCE: Room = Room { in_all: 64, of_host: 16 };
 /// So many may fail within a minute.
-const FAILURES: usize = 300;
+const FAILURES: Room = Room { in_all: 3_000, of_host: 60 };
 const MINUTE: Duration = Duration::from_mins(1);
 /// So many documents are kept; one is some KiB.
 const CAPACITY: u64 = 1_000;
@@ -42,6 +43,24 @@ const DEFAULT_LIFE: Duration = Duration::from_mins(5);
 const MIN_LIFE: Duration = MINUTE;
 /// And no longer than this.
 const MAX_LIFE: Duration = Duration::from_hours(24);
+
+/// How much there may be of something.
+struct Room {
+    in_all: usize,
+    of_host: usize,
+}
+
+impl Room {
+    /// Whether there is some left for `host`, where it is taken by fetches from these.
+    fn is_left_for<'h>(&self, host: Option<&str>, taken: impl Iterator<Item = Option<&'h str>>) -> bool {
+        let (mut in_all, mut of_host) = (0, 0);
+        for other in taken {
+            in_all += 1;
+            of_host += usize::from(other == host);
+        }
+        in_all < self.in_all && of_host < self.of_host
+    }
+}
 
 /// Why there is nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +73,9 @@ pub(super) enum Failure {
     Unknown,
 }
 
+/// Nobody was asked, and so nobody was bothered.
+const FORBIDDEN: Failure = Failure::Useless(Cow::Borrowed("its address is not a public one"));
+
 /// What to fetch.
 #[derive(Clone, Copy)]
 pub(super) struct What<'a> {
@@ -61,13 +83,15 @@ pub(super) struct What<'a> {
     pub(super) peers: Peers,
     /// The most that is read of it, in bytes.
     pub(super) max_len: usize,
+    /// Whether what is kept does beyond its life, where there is no room to fetch it anew.
+    pub(super) or_stale: bool,
 }
 
 /// What was fetched, by its address.
 pub(super) struct Fetched<T> {
     kept: moka::sync::Cache<Url, Kept<T>>,
     flights: Mutex<HashMap<Url, Flight<T>>>,
-    failures: Mutex<VecDeque<Boot>>,
+    failures: Mutex<VecDeque<(Boot, Url)>>,
 }
 
 type Outcome<T> = Result<Arc<T>, Failure>;
@@ -122,9 +146,13 @@ impl<T: Send + Sync + 'static> Fetched<T> {
             flights.retain(|_, flight| flight.peek().is_none());
             match flights.get(what.url) {
                 Some(flight) => flight.clone(),
-                None if flights.len() >= AT_ONCE || self.fails_too_often(shared.now().boot) => {
+                None if !self.has_room(&flights, what.url, shared.now().boot) => {
                     tracing::warn!(host = what.url.host_str(), "too much is fetched for clients, or too much fails");
-                    return Err(Failure::Unknown);
+                    let stale = self
+                        .kept
+                        .get(what.url)
+                        .filter(|kept| what.or_stale && shared.now().boot.since(kept.seen) < MAX_LIFE);
+                    return stale.map(|kept| kept.value).ok_or(Failure::Unknown);
                 }
                 None => {
                     let url = what.url.clone();
@@ -144,7 +172,7 @@ impl<T: Send + Sync + 'static> Fetched<T> {
         what: What<'_>,
         read: impl FnOnce(&[u8]) -> Result<T, Cow<'static, str>> + Send + 'static,
     ) -> Flight<T> {
-        let What { url, peers, max_len } = what;
+        let What { url, peers, max_len, .. } = what;
         let (this, of) = (self.clone(), url.clone());
         let task = tokio::spawn(async move {
             let now = shared.now().boot;
@@ -160,7 +188,9 @@ impl<T: Send + Sync + 'static> Fetched<T> {
             });
             if let Err(failure) = &outcome {
                 tracing::info!(host = of.host_str(), path = of.path(), %failure, "nothing was fetched for a client");
-                lock(&this.failures).push_back(now);
+                if *failure != FORBIDDEN {
+                    lock(&this.failures).push_back((now, of.clone()));
+                }
             }
             lock(&this.flights).remove(&of);
             outcome
@@ -168,12 +198,14 @@ impl<T: Send + Sync + 'static> Fetched<T> {
         task.map(|landed| landed.unwrap_or(Err(Failure::Unknown))).boxed().shared()
     }
 
-    fn fails_too_often(&self, now: Boot) -> bool {
+    fn has_room(&self, flights: &HashMap<Url, Flight<T>>, url: &Url, now: Boot) -> bool {
         let mut failures = lock(&self.failures);
-        while failures.front().is_some_and(|at| now.since(*at) >= MINUTE) {
+        while failures.front().is_some_and(|(at, _)| now.since(*at) >= MINUTE) {
             failures.pop_front();
         }
-        failures.len() >= FAILURES
+        let host = url.host_str();
+        AT_ONCE.is_left_for(host, flights.keys().map(Url::host_str))
+            && FAILURES.is_left_for(host, failures.iter().map(|(_, failed)| failed.host_str()))
     }
 }
 
@@ -201,7 +233,7 @@ async fn get(shared: &Shared, url: &Url, peers: Peers, max_len: usize) -> Result
         Ok(reply) => (reply.status, Some(reply)),
         Err(FetchError::Send(SendError::TooLong { status })) => (status, None),
         Err(FetchError::Connect(TransportError::Forbidden { .. })) => {
-            return useless("its address is not a public one");
+            return Err(FORBIDDEN);
         }
         Err(error) => {
             tracing::info!(%error, "what a client points at cannot be fetched");
