@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::HeaderMap;
 use tokenkeep_core::{Boot, Client};
 use tokenkeep_engine::issuer::Refused;
-use tokenkeep_oauth::issuer::token::{Credential, parse_credential};
+use tokenkeep_oauth::issuer::{
+    assertion::parse_asserted_client,
+    token::{Credential, parse_credential},
+};
 
 use super::{errors::Failure, form::Posted, issuing::Issuing};
 use crate::{
@@ -44,10 +47,14 @@ impl Guess {
 
     /// `None` = there is nothing to guess.
     fn of(issuing: &Issuing, from: Option<IpAddr>, credential: &Credential) -> Option<Self> {
+        let asserted;
         let client_id = match credential {
             Credential::Public { .. } => return None,
             Credential::Basic { client_id, .. } | Credential::Post { client_id, .. } => Some(client_id.as_str()),
-            Credential::Assertion { client_id, .. } => client_id.as_deref(),
+            Credential::Assertion { assertion, .. } => {
+                asserted = parse_asserted_client(assertion).ok();
+                asserted.as_deref()
+            }
         };
         Some(Self::new(issuing, from, client_id))
     }

@@ -130,6 +130,33 @@ async fn whoever_guesses_secrets_waits_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn assertions_are_counted_by_the_client_that_they_name() {
+    let stored = TokenKey::generate(Algorithm::Es256, &[7; 32]).unwrap();
+    let key = TokenKey::from_stored(Algorithm::Es256, &stored).unwrap();
+    let jwk = key.public_jwk().unwrap();
+    let app = IssuerApp::with(|told| {
+        for id in ["signer", "other"] {
+            let mut signer = client(id, AuthMethod::PrivateKeyJwt, &[GrantType::ClientCredentials]);
+            signer.metadata.jwks = Some(serde_json::from_value(json!({"keys": [jwk]})).unwrap());
+            told.clients.push(signer);
+        }
+    })
+    .await;
+    let now = app.app.clock.now().wall.as_second();
+    let ask = async |id: &str, aud: &str, jti: usize| {
+        let claims = json!({"iss": id, "sub": id, "aud": aud, "exp": now + 60, "jti": jti.to_string()});
+        let assertion = signed(&stored, key.kid(), &claims);
+        let form = [CREDENTIALS, ("client_assertion_type", ASSERTION_TYPE), ("client_assertion", &*assertion)];
+        app.app.send_from("192.0.2.1", posted("/token", None, &form)).await
+    };
+    for jti in 0..30 {
+        ask("signer", "https://other.example", jti).await.refused(401, "invalid_client");
+    }
+    ask("signer", ISSUER, 30).await.refused(429, "temporarily_unavailable");
+    assert_eq!(ask("other", ISSUER, 31).await.status, 200, "another client");
+}
+
+#[tokio::test]
 async fn whoever_guesses_under_many_names_waits_as_well() {
     let app = IssuerApp::start().await;
     for n in 0..600 {
