@@ -55,35 +55,8 @@ impl fmt::Debug for Proven {
 impl Issuer {
     /// The client, if it proves to be who it says it is, in the way that it registered.
     pub async fn authenticate(&self, credential: Credential) -> Result<Arc<Client>, Refused> {
-        let client = match credential {
-            Credential::Public { client_id } => {
-                let client = self.named(&client_id).await?;
-                check_method(&client, AuthMethod::None)?;
-                client
-            }
-            Credential::Basic { client_id, secret } => {
-                let client = self.named(&client_id).await?;
-                check_method(&client, AuthMethod::ClientSecretBasic)?;
-                self.check_secret(&client, &secret).await?;
-                client
-            }
-            Credential::Post { client_id, secret } => {
-                let client = self.named(&client_id).await?;
-                check_method(&client, AuthMethod::ClientSecretPost)?;
-                self.check_secret(&client, &secret).await?;
-                client
-            }
-            Credential::Assertion { client_id, assertion } => {
-                let asserted = parse_asserted_client(&assertion).map_err(OAuthError::from)?;
-                if client_id.is_some_and(|id| id != asserted) {
-                    return Err(OAuthError::invalid_client("the assertion is another client's").into());
-                }
-                let client = self.named(&asserted).await?;
-                check_method(&client, AuthMethod::PrivateKeyJwt)?;
-                self.check_assertion(&client, &assertion).await?;
-                client
-            }
-        };
+        let client = self.claimed(&credential).await?;
+        self.check_proof(&client, &credential).await?;
         // A public client proves nothing here: it is in use once it gets a token.
         if client.metadata.token_endpoint_auth_method != AuthMethod::None {
             self.note_use(&client);
@@ -104,6 +77,47 @@ impl Issuer {
             && client.used(now.wall).is_none()
             && matches!(&client.secret, Some(ClientSecretHash::Keyed(hash)) if self.is_secret(hash, secret));
         proven.then_some(client)
+    }
+
+    /// The client that it says to come from.
+    async fn claimed(&self, credential: &Credential) -> Result<Arc<Client>, Refused> {
+        match credential {
+            Credential::Basic { client_id, as_sent: Some((sent, _)), .. } => match self.client(client_id).await? {
+                Some(client) => Ok(client),
+                None => self.named(sent).await,
+            },
+            Credential::Public { client_id }
+            | Credential::Basic { client_id, .. }
+            | Credential::Post { client_id, .. } => self.named(client_id).await,
+            Credential::Assertion { client_id, assertion } => {
+                let asserted = parse_asserted_client(assertion).map_err(OAuthError::from)?;
+                if client_id.as_ref().is_some_and(|id| *id != asserted) {
+                    return Err(OAuthError::invalid_client("the assertion is another client's").into());
+                }
+                self.named(&asserted).await
+            }
+        }
+    }
+
+    async fn check_proof(&self, client: &Client, credential: &Credential) -> Result<(), Refused> {
+        match credential {
+            Credential::Public { .. } => Ok(check_method(client, AuthMethod::None)?),
+            Credential::Basic { secret, as_sent, .. } => {
+                check_method(client, AuthMethod::ClientSecretBasic)?;
+                match (self.check_secret(client, secret).await, as_sent) {
+                    (Err(Refused::Protocol(_)), Some((_, sent))) => self.check_secret(client, sent).await,
+                    (checked, _) => checked,
+                }
+            }
+            Credential::Post { secret, .. } => {
+                check_method(client, AuthMethod::ClientSecretPost)?;
+                self.check_secret(client, secret).await
+            }
+            Credential::Assertion { assertion, .. } => {
+                check_method(client, AuthMethod::PrivateKeyJwt)?;
+                self.check_assertion(client, assertion).await
+            }
+        }
     }
 
     async fn named(&self, client_id: &str) -> Result<Arc<Client>, Refused> {

@@ -32,6 +32,8 @@ pub enum Credential {
         client_id: String,
         /// Its secret.
         secret: Secret,
+        /// Both as they were sent, where that differs: not everybody encodes them.
+        as_sent: Option<(String, Secret)>,
     },
     /// A secret in the body.
     Post {
@@ -58,11 +60,12 @@ pub fn parse_credential(headers: &HeaderMap, form: &Form) -> Result<Credential, 
     if usize::from(basic.is_some()) + usize::from(assertion.is_some()) + usize::from(post.is_some()) > 1 {
         return Err(OAuthError::invalid_request("a client proves itself in one way at a time"));
     }
-    if let Some((client_id, secret)) = basic {
-        if in_body.is_some_and(|other| other != client_id) {
+    if let Some(Basic { client_id, secret, as_sent }) = basic {
+        let is_in_header = |id: &str| id == client_id || as_sent.as_ref().is_some_and(|(sent, _)| sent == id);
+        if in_body.is_some_and(|other| !is_in_header(&other)) {
             return Err(OAuthError::invalid_request("the header and the body name two clients"));
         }
-        return Ok(Credential::Basic { client_id, secret });
+        return Ok(Credential::Basic { client_id, secret, as_sent });
     }
     if let Some(assertion) = assertion {
         return Ok(Credential::Assertion { client_id: in_body, assertion });
@@ -74,7 +77,14 @@ pub fn parse_credential(headers: &HeaderMap, form: &Form) -> Result<Credential, 
     })
 }
 
-fn basic(headers: &HeaderMap) -> Result<Option<(String, Secret)>, OAuthError> {
+/// What stands in the header.
+struct Basic {
+    client_id: String,
+    secret: Secret,
+    as_sent: Option<(String, Secret)>,
+}
+
+fn basic(headers: &HeaderMap) -> Result<Option<Basic>, OAuthError> {
     let malformed = || OAuthError::invalid_client("the Authorization header is no well-formed Basic");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -90,8 +100,17 @@ fn basic(headers: &HeaderMap) -> Result<Option<(String, Secret)>, OAuthError> {
     let decoded = BASE64_STANDARD.decode(encoded.trim()).map(zeroize::Zeroizing::new).map_err(|_| malformed())?;
     let text = std::str::from_utf8(&decoded).map_err(|_| malformed())?;
     let (id, secret) = text.split_once(':').ok_or_else(malformed)?;
-    let (id, secret) = (unescape(id).ok_or_else(malformed)?, unescape(secret).ok_or_else(malformed)?);
-    if id.is_empty() { Err(malformed()) } else { Ok(Some((id, secret.into()))) }
+    if id.is_empty() {
+        return Err(malformed());
+    }
+    let sent = || (id.to_owned(), Secret::from(secret));
+    Ok(Some(match (unescape(id), unescape(secret)) {
+        (Some(client_id), Some(plain)) => {
+            let as_sent = (client_id != id || plain != secret).then(sent);
+            Basic { client_id, secret: plain.into(), as_sent }
+        }
+        _ => Basic { client_id: id.to_owned(), secret: secret.into(), as_sent: None },
+    }))
 }
 
 /// RFC 6749 2.3.1: both halves are form-encoded before they are put together.
@@ -235,7 +254,10 @@ mod tests {
         let form = Form::parse(body.as_bytes()).unwrap();
         parse_credential(&headers, &form).map_err(|error| error.code.to_string()).map(|credential| match credential {
             Credential::Public { client_id } => format!("public {client_id}"),
-            Credential::Basic { client_id, secret } => format!("basic {client_id} {}", secret.expose_secret()),
+            Credential::Basic { client_id, secret, as_sent } => {
+                let sent = as_sent.map(|(id, secret)| format!(" or {id} {}", secret.expose_secret()));
+                format!("basic {client_id} {}{}", secret.expose_secret(), sent.unwrap_or_default())
+            }
             Credential::Post { client_id, secret } => format!("post {client_id} {}", secret.expose_secret()),
             Credential::Assertion { client_id, assertion } => {
                 format!("assertion {client_id:?} {}", assertion.expose_secret())
@@ -253,7 +275,9 @@ mod tests {
         assert_eq!(credential(None, "client_id=a&client_secret=s").unwrap(), "post a s");
         assert_eq!(credential(Some(&b64("a:s")), "").unwrap(), "basic a s");
         assert_eq!(credential(Some(&b64("a:s")), "client_id=a").unwrap(), "basic a s");
-        assert_eq!(credential(Some(&b64("a%3Ab:s%26+%25")), "").unwrap(), "basic a:b s& %");
+        assert_eq!(credential(Some(&b64("a%3Ab:s%26+%25")), "").unwrap(), "basic a:b s& % or a%3Ab s%26+%25");
+        assert_eq!(credential(Some(&b64("a:+%FF")), "").unwrap(), "basic a +%FF");
+        assert_eq!(credential(Some(&b64("a+b:s")), "client_id=a%2Bb").unwrap(), "basic a b s or a+b s");
         assert_eq!(credential(Some(&b64("a:s&t=u")), "").unwrap(), "basic a s&t=u");
         let assertion = format!("client_assertion_type={ASSERTION_TYPE}&client_assertion=x.y.z");
         assert_eq!(credential(None, &assertion).unwrap(), "assertion None x.y.z");

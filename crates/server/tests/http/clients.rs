@@ -66,7 +66,7 @@ pub(crate) async fn issuing() -> TestApp {
 
 /// Whether this is the client's secret.
 async fn proves(app: &TestApp, id: &str, secret: &str) -> bool {
-    let credential = Credential::Basic { client_id: id.to_owned(), secret: Secret::from(secret) };
+    let credential = Credential::Basic { client_id: id.to_owned(), secret: Secret::from(secret), as_sent: None };
     app.engine.issuer().unwrap().authenticate(credential).await.is_ok()
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::body::Body;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{Request, header};
 use serde_json::{Value, json};
 use tokenkeep_core::ports::Clock;
@@ -168,6 +169,29 @@ async fn whoever_guesses_under_many_names_waits_as_well() {
     };
     assert_eq!(ask("2001:db8::2").await, 429, "any address of a /64 is the same customer's");
     assert_eq!(ask("2001:db8:0:1::1").await, 200);
+}
+
+/// RFC 6749 2.3.1 has both halves form-encoded, which `curl -u` and others leave out.
+#[tokio::test]
+async fn a_chosen_secret_counts_encoded_and_as_it_is() {
+    const CHOSEN: &str = "a+b%20c%FF&100% sure";
+    let app = IssuerApp::with(|told| {
+        let mut plus = client("plus+%41", AuthMethod::ClientSecretBasic, &[GrantType::ClientCredentials]);
+        plus.secret = Some(CHOSEN.into());
+        told.clients.push(plus);
+    })
+    .await;
+    let ask = async |basic: String| {
+        let mut request = posted("/token", None, &[CREDENTIALS]);
+        request.headers_mut().insert(header::AUTHORIZATION, basic.parse().unwrap());
+        app.app.send(request).await
+    };
+    let raw = |text: &str| format!("Basic {}", BASE64_STANDARD.encode(text));
+    assert_eq!(ask(basic("plus+%41", CHOSEN)).await.status, 200);
+    assert_eq!(ask(raw(&format!("plus+%41:{CHOSEN}"))).await.status, 200);
+    for wrong in ["a b c", "a+b c%FF&100% sure", ""] {
+        ask(raw(&format!("plus+%41:{wrong}"))).await.refused(401, "invalid_client");
+    }
 }
 
 #[tokio::test]
