@@ -56,7 +56,13 @@ impl Issuer {
     /// The client, if it proves to be who it says it is, in the way that it registered.
     pub async fn authenticate(&self, credential: Credential) -> Result<Arc<Client>, Refused> {
         let client = self.claimed(&credential).await?;
-        self.check_proof(&client, &credential).await?;
+        let checked = self.check_proof(&client, &credential).await;
+        if let Err(Refused::Protocol(error)) = &checked
+            && !matches!(credential, Credential::Public { .. })
+        {
+            tracing::warn!(target: "audit", action = "client_refused", client = %client.id, reason = %error.description);
+        }
+        checked?;
         // A public client proves nothing here: it is in use once it gets a token.
         if client.metadata.token_endpoint_auth_method != AuthMethod::None {
             self.note_use(&client);

@@ -17,6 +17,7 @@ use tokenkeep_oauth::{
 };
 
 use super::{ISSUER, IssuerApp, SECRET, basic, client, posted, resource};
+use crate::operations::Log;
 
 const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
 
@@ -169,6 +170,31 @@ async fn whoever_guesses_under_many_names_waits_as_well() {
     };
     assert_eq!(ask("2001:db8::2").await, 429, "any address of a /64 is the same customer's");
     assert_eq!(ask("2001:db8:0:1::1").await, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_is_seen_in_the_log_and_its_secret_is_not() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let app = IssuerApp::start().await;
+    let ask = async |id: &str, secret: &str| app.post("/token", Some((id, secret)), &[CREDENTIALS]).await;
+    assert_eq!(ask("backend", SECRET).await.status, 200);
+    ask("nobody", "hunter2").await.refused(401, "invalid_client");
+    assert!(!log.text().contains("client_refused"), "{}", log.text());
+    for _ in 0..40 {
+        ask("backend", "hunter2").await;
+    }
+    ask("poster", SECRET).await.refused(401, "invalid_client");
+    let text = log.text();
+    let events: Vec<_> = text.lines().filter(|line| line.contains("client_refused")).collect();
+    assert_eq!(events.len(), 31, "who is held back is not heard: {text}");
+    for (event, client) in [(events[0], "client=backend"), (events[30], "client=poster")] {
+        for part in ["WARN", "audit", client] {
+            assert!(event.contains(part), "{part}: {event}");
+        }
+    }
+    assert!(!text.contains("hunter2") && !text.contains(SECRET), "{text}");
 }
 
 /// RFC 6749 2.3.1 has both halves form-encoded, which `curl -u` and others leave out.
