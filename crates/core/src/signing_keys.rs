@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokenkeep_oauth::issuer::{jws::Algorithm, resource::Resource};
 use zeroize::Zeroizing;
 
-use crate::time::after;
+use crate::time::{after, between};
 
 /// All keys of the installation: one record, so that a rotation is one compare-and-swap.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,16 @@ impl SigningKeys {
         self.keys.push(SigningKey { phase: KeyPhase::Active, ..active });
         self.keys.push(SigningKey { phase: KeyPhase::Next, ..next });
         self
+    }
+
+    /// How much longer some copy of the JWKS, which lives for `life`, may lack the announced key of `algorithm`; `None` =
+    /// none does. Keys that were announced together are in every copy or in none.
+    pub fn is_announced_in(&self, algorithm: Algorithm, life: Duration, now: Timestamp) -> Option<Duration> {
+        let mut own = self.keys.iter().filter(|key| key.algorithm == algorithm && key.resource.is_none());
+        let next = own.clone().find(|key| key.phase == KeyPhase::Next)?;
+        let is_later = own.any(|key| key.created_at < next.created_at);
+        let seen_by_all = after(next.created_at, life);
+        (is_later && now < seen_by_all).then(|| between(now, seen_by_all))
     }
 
     /// The announced key signs from now on, `next` is announced in its place, and the old one stays for `token_life`,

@@ -156,6 +156,8 @@ fn signing_keys_are_rotated_and_what_they_signed_stays_good() {
     let rotated = home.run(&["keys", "signing", "rotate", "--algorithm", "ES256"]).ok();
     assert!(rotated.contains("retiring") && rotated.contains("active") && rotated.contains("next"), "{rotated}");
     assert!(is_active(&server, access_token));
+    let early = home.run(&["keys", "signing", "rotate"]).fails(1);
+    assert!(early.contains("some caches lack the key that would sign next; wait"), "{early}");
     assert!(home.run(&["keys", "signing", "rotate", "--algorithm", "RS256"]).fails(1).contains("RS256"));
 }
 

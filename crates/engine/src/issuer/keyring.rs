@@ -32,6 +32,8 @@ const ATTEMPTS: usize = 8;
 const RELOAD_EVERY: Duration = Duration::from_secs(30);
 /// A token that names an unknown key has them read again, but not more often than this.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A JWKS is believed for so long where it is cached (`max-age`).
+const JWKS_LIFE: Duration = Duration::from_mins(5);
 /// How much longer than its tokens a key is kept: clocks differ, and so do caches of the JWKS.
 const MARGIN: Duration = Duration::from_mins(5);
 
@@ -107,8 +109,8 @@ impl Issuer {
         Ok(self.keyring.ring.load().keys.iter().map(|ready| view(ready)).collect())
     }
 
-    /// The announced keys sign from now on; the old ones count until the last token that they signed is dead.
-    /// `algorithm`: of which kind; `None` = all that are in use.
+    /// The announced keys sign from now on, once every cache of the JWKS has them; the old ones count until the last
+    /// token that they signed is dead. `algorithm`: of which kind; `None` = all that are in use.
     pub async fn rotate_signing_keys(
         &self,
         caller: &Caller,
@@ -127,8 +129,12 @@ impl Issuer {
         let sessions = self.sessions.as_ref().map_or(Duration::ZERO, |_| sessions::MAX_TTL);
         let life = self.settings.access_token_ttl.max(sessions) + MARGIN;
         self.change_keys(|mut keys, this| {
+            let now = this.shared.now().wall;
             for algorithm in &wanted {
-                keys = keys.rotate(this.draw_key(*algorithm)?, life, this.shared.now().wall);
+                if let Some(retry_after) = keys.is_announced_in(*algorithm, JWKS_LIFE, now) {
+                    return Err(Error::TooMany { what: "some caches lack the key that would sign next", retry_after });
+                }
+                keys = keys.rotate(this.draw_key(*algorithm, now)?, life, now);
             }
             Ok(Some(keys))
         })
@@ -145,8 +151,9 @@ impl Issuer {
         self.change_keys(|mut keys, this| {
             let missing: Vec<Algorithm> =
                 wanted.iter().copied().filter(|wanted| keys.active(*wanted, None).is_none()).collect();
+            let now = this.shared.now().wall;
             for algorithm in &missing {
-                keys = keys.begin(this.draw_key(*algorithm)?, this.draw_key(*algorithm)?);
+                keys = keys.begin(this.draw_key(*algorithm, now)?, this.draw_key(*algorithm, now)?);
             }
             Ok((!missing.is_empty()).then_some(keys))
         })
@@ -203,11 +210,10 @@ impl Issuer {
         all
     }
 
-    fn draw_key(&self, algorithm: Algorithm) -> Result<SigningKey, Error> {
+    fn draw_key(&self, algorithm: Algorithm, created_at: Timestamp) -> Result<SigningKey, Error> {
         let broken = |_| Error::invalid("a signing key cannot be made: the system gives no randomness");
         let stored = TokenKey::generate(algorithm, &self.shared.entropy.bytes32()).map_err(broken)?;
         let kid = TokenKey::from_stored(algorithm, &stored).map_err(broken)?.kid().to_owned();
-        let created_at = self.shared.now().wall;
         Ok(SigningKey { kid, algorithm, resource: None, stored, created_at, phase: KeyPhase::Next })
     }
 

@@ -31,7 +31,7 @@ pub(crate) async fn list(
 }
 
 /// The keys that were announced sign from now on, new ones are announced, and the old ones count until the last token
-/// that they signed is dead.
+/// that they signed is dead. Refused while a cached JWKS may lack the announced ones: for five minutes.
 #[utoipa::path(
     post,
     path = "/v1/signing-keys/rotate",
@@ -47,6 +47,7 @@ pub(crate) async fn list(
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`conflict`"),
         (status = 413, response = crate::openapi::TooLarge),
         (status = 415, response = crate::openapi::NotJson),
+        (status = 429, response = crate::openapi::TooMany),
         (status = 503, response = crate::openapi::Unavailable),
     ),
 )]

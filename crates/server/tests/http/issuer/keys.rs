@@ -72,6 +72,23 @@ async fn keys_rotate_with_overlap() {
     assert_eq!(app.verified("", &new).await.status, 200);
 }
 
+/// The JWKS may be five minutes old wherever it was fetched.
+#[tokio::test]
+async fn no_key_signs_that_a_cached_jwks_may_lack() {
+    let app = IssuerApp::start().await;
+    let rotate = async || app.app.post("/v1/signing-keys/rotate", json!({})).await;
+    app.app.clock.advance(Duration::from_secs(1));
+    assert_eq!(rotate().await.status, 200, "the first pair was announced together");
+    let cached = jwks(&app).await;
+    app.app.clock.advance(Duration::from_secs(240));
+    let early = rotate().await;
+    early.problem(429, "too_many_requests");
+    assert_eq!(early.header("retry-after"), Some("60"));
+    assert!(checked(&cached, &app.machine_token("backend").await).is_some());
+    app.app.clock.advance(Duration::from_secs(60));
+    assert_eq!(rotate().await.status, 200);
+}
+
 #[tokio::test]
 async fn a_token_that_we_did_not_sign_so_is_refused_everywhere() {
     let app = IssuerApp::start().await;
