@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use secrecy::ExposeSecret;
 use tokenkeep_engine::{
     Error,
-    issuer::{ConsentPage, Issuer},
+    issuer::{ADMINISTRATOR, ConsentPage, Issuer},
 };
 use tokenkeep_oauth::{Secret, secret_eq};
 
@@ -52,7 +52,11 @@ async fn try_sign_in(
         Err(refused @ Error::Forbidden(_)) => {
             let asked = issuer.consent(&id, browser).await?;
             // Whoever posts from elsewhere is not shown a page that asks for a key.
-            if secret_eq(&csrf, &asked.csrf) { Ok(ask(state, issuer, &asked, true)) } else { Err(refused.into()) }
+            if !secret_eq(&csrf, &asked.csrf) {
+                return Err(refused.into());
+            }
+            let takes_keys = asked.upstreams.iter().any(|upstream| upstream.id == ADMINISTRATOR);
+            if takes_keys { Ok(ask(state, issuer, &asked, true)) } else { Err(Sorry::NO_KEYS) }
         }
         Err(error) => Err(error.into()),
     }

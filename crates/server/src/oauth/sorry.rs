@@ -33,6 +33,15 @@ impl Sorry {
         retry_after: None,
     };
 
+    /// An admin key came where none signs anybody in.
+    pub(crate) const NO_KEYS: Self = Self {
+        status: StatusCode::FORBIDDEN,
+        title: "Nobody signs in here with a key",
+        text: "Nothing was given away. Go back to the application and start again.",
+        detail: None,
+        retry_after: None,
+    };
+
     /// The client, or where it wants its answer, is wrong: only the user can be told (RFC 6749 4.1.2.1).
     pub(crate) fn client(error: &OAuthError) -> Self {
         let (status, text) = match error.status() {

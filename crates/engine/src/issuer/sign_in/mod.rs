@@ -231,7 +231,7 @@ impl Issuer {
         if party.integration.serves(&Tenant::default_tenant()) {
             Ok(party)
         } else {
-            Err(Error::Forbidden("this integration belongs to another tenant".into()))
+            Err(Error::invalid("the integration to sign in with belongs to another tenant"))
         }
     }
 

@@ -436,6 +436,23 @@ async fn an_admin_key_signs_in_where_that_is_allowed() {
     let (address, page) = open(&mut browser, &app, &request()).await;
     assert!(!page.text().contains("admin key"), "{}", page.text());
     check_page(&browser.post(&app, &address, &approve(&page, "_administrator")).await, 400);
+    let key = format!("csrf={}&key={}", csrf_of(&page), app.key);
+    let refused = browser.post(&app, &format!("{address}/administrator"), &key).await;
+    check_page(&refused, 403);
+    let text = refused.text();
+    assert!(!text.contains("type=\"password\"") && !text.contains("another browser"), "{text}");
+}
+
+#[tokio::test]
+async fn only_another_browser_is_called_one() {
+    let app = app().await;
+    let body = json!({"client_id": "fake-client", "client_secret": "fake-client-secret", "tenant": "acme"});
+    assert_eq!(app.put("/v1/integrations/fake", body).await.status, 200);
+    let mut browser = Browser::default();
+    let (address, page) = open(&mut browser, &app, &request()).await;
+    let refused = browser.post(&app, &address, &approve(&page, "fake")).await;
+    check_page(&refused, 400);
+    assert!(refused.text().contains("tenant") && !refused.text().contains("browser"), "{}", refused.text());
 }
 
 /// That there is no such page.
