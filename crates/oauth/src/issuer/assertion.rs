@@ -29,7 +29,8 @@ const MAX_CLIENT_ID: usize = 255;
 pub struct Expected<'a> {
     /// Who it is from.
     pub client_id: &'a str,
-    /// Our names: it is addressed to one of them at least. The issuer, and the endpoint that is spoken to.
+    /// Our names: it is addressed to one of them at least. The issuer and the token endpoint, whichever endpoint it is
+    /// shown to.
     pub audiences: &'a [&'a str],
     /// How far the client's clock may be from ours.
     pub leeway: Duration,
