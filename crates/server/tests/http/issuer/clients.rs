@@ -267,6 +267,7 @@ async fn an_assertion_is_for_us_alive_and_used_once() {
         json!({"jti": "j4", "exp": now - 60}),
         json!({"jti": "j5", "exp": now + 86_400 * 30}),
         json!({"jti": "j6", "iss": "backend", "sub": "backend"}),
+        json!({"jti": "j8", "iss": "backend"}),
         json!({"jti": null}),
     ] {
         ask(&claims(wrong.clone())).await.refused(401, "invalid_client");

@@ -181,6 +181,6 @@ async fn over_https_the_proof_of_a_browser_belongs_to_this_host_alone() {
     let cookies: Vec<_> = page.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap()).collect();
     assert!(!cookies.is_empty());
     for cookie in cookies {
-        assert!(cookie.starts_with("__Host-") && cookie.ends_with("; Secure"), "{cookie}");
+        assert!(cookie.starts_with("__Host-") && cookie.ends_with("; HttpOnly; SameSite=Lax; Secure"), "{cookie}");
     }
 }
