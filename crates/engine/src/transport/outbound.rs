@@ -254,14 +254,17 @@ fn describe(error: &dyn StdError) -> String {
 #[cfg(test)]
 mod tests {
     use tokenkeep_testkit::ManualClock;
-    use tokio::net::TcpListener;
+    use tokio::net::TcpSocket;
 
     use super::*;
 
     #[tokio::test]
     async fn a_server_nearby_is_spoken_to_in_the_clear() {
         let outbound = Outbound::new(Arc::new(ManualClock::default()), &TransportOptions::default()).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        // Nobody listens there, and nobody else can.
+        let taken = TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = taken.local_addr().unwrap().port();
         // This machine, which takes the call at once, by an address that is not taken for this machine's own.
         let call = async |peers| {
             let request = Request::get(format!("http://[::ffff:7f00:1]:{port}/mcp")).body(empty_body()).unwrap();

@@ -16,7 +16,7 @@ use tokenkeep_oauth::{
     },
 };
 
-use super::{ISSUER, IssuerApp, SECRET, basic, client, posted, resource};
+use super::{ISSUER, IssuerApp, PROXY, SECRET, basic, client, posted, resource};
 use crate::operations::Log;
 
 const CREDENTIALS: (&str, &str) = ("grant_type", "client_credentials");
@@ -129,6 +129,22 @@ async fn whoever_guesses_secrets_waits_and_nobody_else_does() {
     assert_eq!(ask("192.0.2.1", "gate", SECRET).await.status, 200, "another client");
     app.app.clock.advance(Duration::from_mins(1));
     assert_eq!(ask("192.0.2.1", "backend", SECRET).await.status, 200);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_those_it_speaks_for_are_counted_each_for_themselves() {
+    let app = IssuerApp::start().await;
+    let ask = async |peer: &str, told: &str, secret: &str| {
+        let mut request = posted("/token", Some(("backend", secret)), &[CREDENTIALS]);
+        request.headers_mut().insert("x-forwarded-for", told.parse().unwrap());
+        app.app.send_from(peer, request).await
+    };
+    for _ in 0..30 {
+        ask(PROXY, "198.51.100.7", "guess").await.refused(401, "invalid_client");
+    }
+    ask(PROXY, "198.51.100.7", SECRET).await.refused(429, "temporarily_unavailable");
+    assert_eq!(ask(PROXY, "198.51.100.8", SECRET).await.status, 200, "somebody else behind it");
+    assert_eq!(ask("192.0.2.1", "198.51.100.7", SECRET).await.status, 200, "nobody speaks for others unasked");
 }
 
 #[tokio::test]
